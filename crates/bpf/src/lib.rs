@@ -1,0 +1,1 @@
+//! Director and ingress: BPF sources, the ABI header that they share with us, and the loader.

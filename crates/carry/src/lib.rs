@@ -1,0 +1,1 @@
+//! Keeper, descriptor passing, memory files, TCP_REPAIR: all unsafe descriptor code.

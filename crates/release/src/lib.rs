@@ -1,0 +1,1 @@
+//! Packages, repositories, boot slots and translation modules.

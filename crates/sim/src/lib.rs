@@ -1,0 +1,1 @@
+//! Model checking and simulation over the machines of `hitless-core`.

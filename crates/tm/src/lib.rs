@@ -1,0 +1,1 @@
+//! The traffic manager's worker: event loop, listeners, pools, monitors, protocols.

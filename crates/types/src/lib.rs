@@ -1,0 +1,1 @@
+//! Names, addresses and resources as users write them. Data and its validation only: no IO.
