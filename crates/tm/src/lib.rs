@@ -1,1 +1,10 @@
-//! The traffic manager's worker: event loop, listeners, pools, monitors, protocols.
+//! The traffic manager: a *keeper* that holds what must outlive a program, and a *worker* that parses and balances.
+//!
+//! The keeper ([`keeper::run`]) has no parser: it reads the configuration file's bytes and hands them on, binds the
+//! addresses that the worker asks for, and holds listening sockets, duplicates of live sockets and pipes, and the memory
+//! file with the connection slots. The worker ([`worker::run`]) validates, accepts, balances, and owns no privilege.
+//! Operators reach both through the keeper's control socket ([`control::Client`]).
+
+pub mod control;
+pub mod keeper;
+pub mod worker;
