@@ -7,4 +7,6 @@
 #![forbid(unsafe_code)]
 
 pub mod flow;
+pub mod health;
+pub mod ledger;
 pub mod row;

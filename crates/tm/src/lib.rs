@@ -7,4 +7,6 @@
 
 pub mod control;
 pub mod keeper;
+pub mod monitor;
+pub mod status;
 pub mod worker;

@@ -1,0 +1,161 @@
+//! A site: the pools, virtual servers and settings of one traffic manager, as the workers consume them.
+//!
+//! Invariants of every [`Site`]: names are unique; a virtual server's pool exists; a pool has at least one member and
+//! no address twice; no two virtual servers listen on one address; every duration, size and count lies within the
+//! bounds named in [`bounds`]. A site is made from a file, so the file's text is what processes hand to each other;
+//! reading it again gives the same site.
+//!
+//! What this deliberately does not do: resolve host names, look at the network, or know what is running.
+
+use core::fmt;
+use core::net::SocketAddr;
+use core::time::Duration;
+
+use serde::Serialize;
+
+pub mod bounds;
+mod settings;
+
+pub use settings::{Admin, Limits, Timeouts};
+
+/// The validated configuration. Pools and virtual servers are in the order of their names.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Site {
+    pub pools: Vec<Pool>,
+    pub virtual_servers: Vec<VirtualServer>,
+    pub timeouts: Timeouts,
+    pub limits: Limits,
+    /// Where metrics are served over HTTP. `None`: nowhere, only through the control socket.
+    pub admin: Option<Admin>,
+}
+
+impl Site {
+    /// The pool that a virtual server sends to.
+    pub fn pool_of(&self, server: &VirtualServer) -> &Pool {
+        &self.pools[server.pool.0]
+    }
+}
+
+/// The name of a pool or of a virtual server: 1 to 63 letters, digits, `-`, `_`, `.`; the first a letter or a digit.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
+#[serde(transparent)]
+pub struct Name(pub(crate) String);
+
+impl Name {
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The position of a pool in [`Site::pools`] of the same site. It means nothing in another site: use the name there.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
+#[serde(transparent)]
+pub struct PoolIndex(pub usize);
+
+/// Upstream servers of which one serves a connection or a request.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Pool {
+    pub name: Name,
+    pub method: Method,
+    /// In the order in which they were written; at least one; no address twice.
+    pub members: Vec<Member>,
+    /// `None`: members are not probed and are always used.
+    pub monitor: Option<Monitor>,
+}
+
+/// How a pool chooses a member.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Method {
+    /// One after another, each as often as its weight says.
+    RoundRobin,
+    /// The one with the fewest connections for its weight.
+    LeastConnections,
+}
+
+impl Method {
+    pub const ALL: [Self; 2] = [Self::RoundRobin, Self::LeastConnections];
+
+    /// As it is written in a file.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::RoundRobin => "round_robin",
+            Self::LeastConnections => "least_connections",
+        }
+    }
+}
+
+/// One server of a pool.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Member {
+    pub address: SocketAddr,
+    /// Its share relative to the others of the pool, [`bounds::WEIGHT`].
+    pub weight: u16,
+}
+
+/// What probes the members of a pool, and how often.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Monitor {
+    pub probe: Probe,
+    pub interval: Duration,
+    /// How long one probe may take; never above the interval.
+    pub timeout: Duration,
+    /// Successes in a row that bring a member up.
+    pub rise: u16,
+    /// Failures in a row that take it down.
+    pub fall: u16,
+}
+
+/// What one probe does.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Probe {
+    /// The connection is accepted.
+    Tcp,
+    /// `GET path` is answered with the status.
+    Http {
+        /// Begins with `/`; visible ASCII only.
+        path: String,
+        /// The `Host` header. `None`: the member's address.
+        host: Option<String>,
+        /// 100 to 599.
+        expect: u16,
+    },
+}
+
+/// Where clients connect.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct VirtualServer {
+    pub name: Name,
+    pub listen: SocketAddr,
+    pub protocol: Protocol,
+    pub pool: PoolIndex,
+}
+
+/// What a virtual server understands of the bytes that it carries.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Protocol {
+    /// HTTP/1.1, a member chosen for each request.
+    Http,
+    /// Nothing: a member is chosen for each connection.
+    Tcp,
+}
+
+impl Protocol {
+    pub const ALL: [Self; 2] = [Self::Http, Self::Tcp];
+
+    /// As it is written in a file.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Tcp => "tcp",
+        }
+    }
+}

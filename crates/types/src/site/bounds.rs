@@ -1,0 +1,33 @@
+//! The bounds of everything that can be written in a site file, each with its reason.
+
+use core::ops::RangeInclusive;
+use core::time::Duration;
+
+/// Bytes of a site file: some 20,000 members at 50 bytes each.
+pub const FILE_BYTES_MAX: usize = 1024 * 1024;
+/// How deep lists and mappings may nest; the format itself needs five.
+pub const DEPTH_MAX: usize = 32;
+/// Scalars, lists and mappings of a file, aliases counted as what they stand for: twice what fits without aliases.
+pub const NODES_MAX: usize = 200_000;
+/// Pools of a site.
+pub const POOLS_MAX: usize = 10_000;
+/// Members of one pool: a choice looks at each of them.
+pub const MEMBERS_MAX: usize = 4_096;
+/// Virtual servers of a site; each has a listening socket per thread.
+pub const VIRTUAL_SERVERS_MAX: usize = 4_096;
+/// Characters of a name, as in a DNS label, so that a name can become one.
+pub const NAME_MAX: usize = 63;
+/// Share of a member.
+pub const WEIGHT: RangeInclusive<u64> = 1..=1_000;
+/// Probes of one member are at least a millisecond and at most a day apart.
+pub const INTERVAL: RangeInclusive<Duration> =
+    Duration::from_millis(1)..=Duration::from_secs(86_400);
+/// Results in a row that change a member's health.
+pub const RISE_FALL: RangeInclusive<u64> = 1..=100;
+/// HTTP status codes (RFC 9110).
+pub const STATUS: RangeInclusive<u64> = 100..=599;
+/// Bytes of a monitor's path.
+pub const PATH_MAX: usize = 2_048;
+/// Every timeout.
+pub const TIMEOUT: RangeInclusive<Duration> =
+    Duration::from_millis(1)..=Duration::from_secs(7 * 86_400);
