@@ -12,8 +12,9 @@ use serde::de::DeserializeOwned;
 use crate::error::{ApiError, ClientError, ErrorCode};
 use crate::order::{Accepted, Order};
 use crate::resource::{
-    BucketRun, Change, Counters, Guest, Ledger, List, Node, Site, Status, VirtualCluster,
+    BucketRun, Change, Counters, Guest, List, Node, Site, Status, VirtualCluster,
 };
+use hitless_core::ledger::Ledger;
 
 /// 65,536 runs of one bucket each, some 200 bytes of JSON per run, and room to spare.
 const ANSWER_BYTES_MAX: usize = 32 << 20;

@@ -24,12 +24,14 @@ mod resource;
 mod server;
 
 pub use client::{BlockingClient, Client};
+pub use hitless_core::ledger::Ledger;
+
 pub use error::{ApiError, ClientError, ErrorCode};
 pub use order::{Accepted, Order, check_name};
 pub use resource::{
     AdminState, BucketRun, Change, ChangeState, ConfigState, Counters, DirectorCounters, Guest,
-    GuestPhase, Health, IngressCounters, Ledger, List, Node, NodePhase, Progress, Rung, Site,
-    Status, VirtualCluster, Wait, WaitCode,
+    GuestPhase, Health, IngressCounters, List, Node, NodePhase, Progress, Site, Status,
+    VirtualCluster, Wait, WaitCode,
 };
 pub use server::{Answer, Call, Question, SITE_BYTES_MAX, serve};
 

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use hitless_core::ledger::Ledger;
 use serde::{Deserialize, Serialize};
 
 /// A list of objects, with the store's revision that it was read at.
@@ -249,34 +250,6 @@ pub struct Wait {
     pub until_us: Option<u64>,
     /// A sentence for a person: what would end it.
     pub ends_when: String,
-}
-
-/// How a connection was carried, in the order in which the rungs are tried.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Rung {
-    Wait,
-    SecondChance,
-    Takeover,
-    Move,
-    GuestMove,
-    Mirror,
-}
-
-/// What a change cost, as the product itself counted it.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-pub struct Ledger {
-    /// Connections carried, by rung.
-    #[serde(default)]
-    pub carried: BTreeMap<Rung, u64>,
-    /// Connections that ended by themselves.
-    pub finished: u64,
-    /// Clients told to close.
-    pub told_to_close: u64,
-    /// Connections lost. The goal is 0.
-    pub reset: u64,
-    /// The longest that a connection stood still; none where nothing measured it.
-    pub stall_us_max: Option<u64>,
 }
 
 /// The whole cluster in one line, and what a client polls to wait.

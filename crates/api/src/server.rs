@@ -18,8 +18,9 @@ use tokio::sync::{mpsc, oneshot};
 use crate::error::{ApiError, ErrorCode};
 use crate::order::{Accepted, Order};
 use crate::resource::{
-    BucketRun, Change, Counters, Guest, Ledger, List, Node, Site, Status, VirtualCluster,
+    BucketRun, Change, Counters, Guest, List, Node, Site, Status, VirtualCluster,
 };
+use hitless_core::ledger::Ledger;
 
 /// A site configuration of 4 MiB holds some 30,000 pools of four members.
 pub const SITE_BYTES_MAX: usize = 4 << 20;
