@@ -1,3 +1,60 @@
-//! The only build tool of hitless.
+//! The only build tool of hitless: `cargo xtask COMMAND`.
+//!
+//! Every command works in a fresh clone with nothing but a Rust toolchain: what else a command needs, `setup` installs
+//! or names. Nothing here reads standard input, and a command's result alone goes to standard output where a program
+//! is meant to read it (`--json`).
 
-fn main() {}
+mod demo;
+mod dispatch;
+mod metadata;
+mod phases;
+mod run;
+mod setup;
+mod test;
+mod tidy;
+
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+cargo xtask COMMAND
+
+  setup               install the Debian packages and cargo tools that the other commands need, or say what is missing
+  test                everything that has to pass: format, lints, licences, tidy, all tests
+  tidy                the rules of the source tree: layers, sizes, words, links
+  demo [--json]       build two builds of hitless and show every change under live traffic, losing nothing
+  model [ARGS]        search the row protocol's states, and find the counterexample of each rule's mutant
+  sim [ARGS]          whole clusters in virtual time with faults
+  bench GROUP [--json]  measure a group beside its reference: director, ingress
+  soak [ARGS]         the lab's changes over and over for hours
+  fuzz [ARGS]         throw random bytes at everything that reads the network
+";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let rest = args.get(1..).unwrap_or_default();
+    let result = match args.first().map(String::as_str) {
+        Some("setup") => setup::command(rest),
+        Some("test") => test::command(rest),
+        Some("tidy") => tidy::command(rest),
+        Some("demo") => demo::command(rest),
+        Some(name @ ("model" | "sim" | "bench" | "soak" | "fuzz")) => dispatch::command(name, rest),
+        Some("help" | "-h" | "--help") => {
+            print!("{USAGE}");
+            Ok(())
+        }
+        other => {
+            if let Some(name) = other {
+                eprintln!("cargo xtask: no command {name:?}\n");
+            }
+            eprint!("{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("cargo xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! Commands whose work lies in another crate: each is a binary that is built in release mode and gets the arguments.
+
+use anyhow::{Result, bail};
+
+use crate::metadata::Graph;
+use crate::run::{cargo, check, root};
+use crate::setup;
+
+/// Where a command's work lies.
+struct Target {
+    command: &'static str,
+    /// First argument, for a command with groups.
+    group: Option<&'static str>,
+    package: &'static str,
+    binary: &'static str,
+}
+
+const TARGETS: &[Target] = &[
+    Target {
+        command: "model",
+        group: None,
+        package: "hitless-sim",
+        binary: "hitless-model",
+    },
+    Target {
+        command: "sim",
+        group: None,
+        package: "hitless-sim",
+        binary: "hitless-sim",
+    },
+    Target {
+        command: "bench",
+        group: Some("director"),
+        package: "hitless-bpf",
+        binary: "hitless-bpf-bench",
+    },
+    Target {
+        command: "soak",
+        group: None,
+        package: "hitless-lab",
+        binary: "hitless-soak",
+    },
+    Target {
+        command: "fuzz",
+        group: None,
+        package: "hitless-fuzz",
+        binary: "hitless-fuzz",
+    },
+];
+
+/// Runs `cargo xtask NAME ARGS`.
+pub(crate) fn command(name: &str, args: &[String]) -> Result<()> {
+    let group = args.first().map(String::as_str);
+    let known: Vec<&Target> = TARGETS
+        .iter()
+        .filter(|target| target.command == name)
+        .collect();
+    let found = known
+        .iter()
+        .find(|target| target.group.is_none() || target.group == group);
+    let Some(target) = found else {
+        let groups: Vec<&str> = known.iter().filter_map(|target| target.group).collect();
+        let groups = groups.join(", ");
+        match group {
+            Some(group) => bail!("{name} has no group {group:?}: there is {groups}"),
+            None => bail!("{name} needs a group: {groups}"),
+        }
+    };
+    if !exists(target)? {
+        bail!(
+            "`cargo xtask {name}` is not there yet: {} has no binary {}",
+            target.package,
+            target.binary
+        );
+    }
+    setup::ensure()?;
+    let mut command = cargo();
+    command.args(["run", "--release", "--quiet", "--package", target.package]);
+    command.args(["--bin", target.binary, "--"]).args(args);
+    check(&mut command)
+}
+
+/// Whether the tree has the binary, so that a part that is not written yet is told from one that does not build.
+fn exists(target: &Target) -> Result<bool> {
+    if !Graph::read()?.members.contains(target.package) {
+        return Ok(false);
+    }
+    let folder = root()
+        .join("crates")
+        .join(target.package.trim_start_matches("hitless-"));
+    let source = folder.join("src/bin").join(target.binary);
+    let manifest = std::fs::read_to_string(folder.join("Cargo.toml"))?;
+    Ok(source.with_extension("rs").exists()
+        || source.is_dir()
+        || manifest.contains(&format!("name = \"{}\"", target.binary))
+            && manifest.contains("[[bin]]"))
+}

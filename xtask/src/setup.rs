@@ -1,0 +1,274 @@
+//! What the other commands need of the machine: Debian packages and cargo tools, each with its reason.
+//!
+//! As root, what is missing is installed. Otherwise it is named, with the command that would install it and what does
+//! not work without it. No package's service is left running: a cluster of ours starts its own servers, in namespaces
+//! of its own.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+
+use crate::run::{self, cargo, check, program};
+
+/// What does not work without a package.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// The workspace does not build.
+    Build,
+    /// A part of the tests, the lab or a figure is left out.
+    Part(&'static str),
+}
+
+/// A Debian package that something here uses.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Package {
+    pub(crate) name: &'static str,
+    pub(crate) reason: &'static str,
+    pub(crate) need: Need,
+}
+
+const fn build(name: &'static str, reason: &'static str) -> Package {
+    Package {
+        name,
+        reason,
+        need: Need::Build,
+    }
+}
+
+const fn part(name: &'static str, reason: &'static str, without: &'static str) -> Package {
+    Package {
+        name,
+        reason,
+        need: Need::Part(without),
+    }
+}
+
+/// Every package, with its reason.
+pub(crate) const PACKAGES: &[Package] = &[
+    build("clang", "compiles the BPF programs"),
+    build("llvm", "llvm-strip takes debug sections out of BPF objects"),
+    build("gcc", "compiles libbpf and links"),
+    build("make", "builds libbpf"),
+    build("libc6-dev", "C headers for libbpf and for the BPF programs"),
+    build(
+        "linux-libc-dev",
+        "kernel headers that the BPF programs include",
+    ),
+    build("pkg-config", "finds libelf and zlib"),
+    build("libelf-dev", "libbpf reads ELF"),
+    build("zlib1g-dev", "libelf reads compressed sections"),
+    part(
+        "iproute2",
+        "lab and tests look at links with ip and ss",
+        "lab, demo, tests as root",
+    ),
+    part(
+        "ethtool",
+        "lab turns offloads of its links off and on",
+        "lab, demo",
+    ),
+    part(
+        "nginx-light",
+        "a real server as pool member",
+        "lab and demo, tests with nginx",
+    ),
+    part(
+        "curl",
+        "what README shows is run as it stands there",
+        "the test of README",
+    ),
+    part(
+        "qemu-system-x86",
+        "boots Debian's own kernel",
+        "the test on Debian's kernel",
+    ),
+    part(
+        "kmod",
+        "module dependencies of that kernel",
+        "the test on Debian's kernel",
+    ),
+    part(
+        "cpio",
+        "the initramfs of that kernel",
+        "the test on Debian's kernel",
+    ),
+    part(
+        "lz4",
+        "compresses that initramfs",
+        "the test on Debian's kernel",
+    ),
+];
+
+/// The version of cargo-deny that `deny.toml` is written for.
+const CARGO_DENY: &str = "0.20.2";
+
+/// What is missing after `setup`.
+#[derive(Debug, Default)]
+pub(crate) struct Report {
+    pub(crate) missing: Vec<Package>,
+    pub(crate) cargo_deny: bool,
+}
+
+impl Report {
+    /// Whether the workspace can be built.
+    pub(crate) fn can_build(&self) -> bool {
+        self.missing
+            .iter()
+            .all(|package| package.need != Need::Build)
+    }
+
+    /// What is missing, how to get it, and what still works. Empty if nothing is missing.
+    pub(crate) fn shown(&self) -> String {
+        if self.missing.is_empty() {
+            return String::new();
+        }
+        let mut text = String::from("missing Debian packages:\n");
+        for package in &self.missing {
+            let without = match package.need {
+                Need::Build => "nothing builds",
+                Need::Part(what) => what,
+            };
+            text += &format!(
+                "  {:<18} {}; left out without it: {without}\n",
+                package.name, package.reason
+            );
+        }
+        let names: Vec<&str> = self.missing.iter().map(|package| package.name).collect();
+        text += "install them with:\n  sudo apt-get update && sudo apt-get install --no-install-recommends ";
+        text += &names.join(" ");
+        text.push('\n');
+        text += if self.can_build() {
+            "what still works: the build, `hitless serve`, and every test but those named above\n"
+        } else {
+            "what still works: nothing until the packages of the build are there\n"
+        };
+        text
+    }
+}
+
+/// `cargo xtask setup`
+pub(crate) fn command(args: &[String]) -> Result<()> {
+    if let Some(arg) = args.first() {
+        bail!("setup takes no argument, found {arg:?}");
+    }
+    let report = ensure()?;
+    if !report.missing.is_empty() {
+        bail!("{}", report.shown().trim_end());
+    }
+    eprintln!("setup: everything is there");
+    Ok(())
+}
+
+/// Installs what is missing where that is possible, and reports what is missing still.
+pub(crate) fn ensure() -> Result<Report> {
+    let missing = missing(&PackageState::read());
+    let cargo_deny = run::works(cargo().args(["deny", "--version"]));
+    let mut report = Report {
+        missing,
+        cargo_deny,
+    };
+    if !report.missing.is_empty()
+        && run::is_root()
+        && run::works(program("apt-get").arg("--version"))
+    {
+        install(&report.missing)?;
+        report.missing = self::missing(&PackageState::read());
+    }
+    if !report.missing.is_empty() {
+        eprint!("{}", report.shown());
+    }
+    if !report.cargo_deny {
+        eprintln!("setup: installing cargo-deny {CARGO_DENY}, which takes some minutes once");
+        let version = CARGO_DENY;
+        check(cargo().args([
+            "install",
+            "--quiet",
+            "--locked",
+            "cargo-deny",
+            "--version",
+            version,
+        ]))?;
+        report.cargo_deny = true;
+    }
+    Ok(report)
+}
+
+/// Which packages dpkg has installed.
+struct PackageState(Vec<String>);
+
+impl PackageState {
+    fn read() -> Self {
+        let mut query = program("dpkg-query");
+        query.args(["--show", "--showformat", "${db:Status-Status} ${Package}\n"]);
+        let listed = run::output(&mut query).unwrap_or_default();
+        Self(
+            listed
+                .lines()
+                .filter_map(|line| line.strip_prefix("installed "))
+                .map(str::to_owned)
+                .collect(),
+        )
+    }
+}
+
+fn missing(state: &PackageState) -> Vec<Package> {
+    PACKAGES
+        .iter()
+        .filter(|package| !state.0.iter().any(|name| name == package.name))
+        .copied()
+        .collect()
+}
+
+fn install(packages: &[Package]) -> Result<()> {
+    let names: Vec<&str> = packages.iter().map(|package| package.name).collect();
+    eprintln!("setup: installing {}", names.join(" "));
+    let _no_services = NoServices::start()?;
+    // Which packages exist is the mirror's word of today, so the lists are fetched first.
+    check(program("apt-get").args(["-q", "-q", "update"]))?;
+    let mut apt = program("apt-get");
+    apt.env("DEBIAN_FRONTEND", "noninteractive");
+    apt.args(["-q", "-q", "install", "--yes", "--no-install-recommends"])
+        .args(&names);
+    check(&mut apt)?;
+    if names.contains(&"nginx-light") && Path::new("/run/systemd/system").exists() {
+        // The package enables its service for the next start of the machine, too.
+        check(program("systemctl").args(["--quiet", "disable", "nginx"]))?;
+    }
+    Ok(())
+}
+
+/// While it lives, packages that are installed start no service.
+struct NoServices {
+    made: bool,
+}
+
+const POLICY: &str = "/usr/sbin/policy-rc.d";
+
+impl NoServices {
+    fn start() -> Result<Self> {
+        if Path::new(POLICY).exists() {
+            return Ok(Self { made: false });
+        }
+        // 101 is the answer "forbidden by policy" of invoke-rc.d.
+        fs::write(POLICY, "#!/bin/sh\nexit 101\n")
+            .with_context(|| format!("cannot write {POLICY}"))?;
+        let guard = Self { made: true };
+        fs::set_permissions(POLICY, fs::Permissions::from_mode(0o755))?;
+        Ok(guard)
+    }
+}
+
+impl Drop for NoServices {
+    fn drop(&mut self) {
+        if self.made
+            && let Err(error) = fs::remove_file(POLICY)
+        {
+            eprintln!("setup: cannot remove {POLICY}: {error}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
