@@ -6,7 +6,12 @@
 
 #![forbid(unsafe_code)]
 
+pub mod assign;
 pub mod flow;
 pub mod health;
 pub mod ledger;
 pub mod row;
+pub mod rules;
+pub mod steer;
+pub mod table;
+pub mod time;

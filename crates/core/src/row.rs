@@ -130,6 +130,21 @@ impl Row {
         Some(Self(word))
     }
 
+    /// The same as [`Self::new`], from an iterator.
+    pub fn from_slots(
+        slots: impl IntoIterator<Item = GuestSlot>,
+        sequence: Sequence,
+    ) -> Option<Self> {
+        let mut word = u64::from(sequence.0) << 48;
+        for (position, slot) in slots.into_iter().enumerate() {
+            if position == ROW_SLOTS {
+                return None;
+            }
+            word |= u64::from(slot.0) << (12 * position);
+        }
+        Self::from_word(word)
+    }
+
     /// Reads a word from a table or a packet. `None` if a slot is named twice or follows an empty one.
     pub fn from_word(word: u64) -> Option<Self> {
         let row = Self(word);

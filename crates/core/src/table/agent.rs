@@ -1,0 +1,258 @@
+//! A director's part in the table's protocol: the machine inside `hitless node`.
+//!
+//! ```text
+//!  rows offered ─> Store ─(stored, grace period over)─> acknowledged
+//!  trust (newest generation) ─> acknowledged at once; from then on only the trusted get leases
+//!  LeaseRequest ─> grant to the trusted; a guest that asks is not believed dead; silence of 100 ms: believed dead
+//! ```
+//!
+//! The driver's part: `Store`: write the rows into the director's map, wait for an RCU grace period, hand in
+//! [`Input::Stored`]. `Send`: to the controller. `Grant`: to the guest that asked. `Believe`: write whom to believe dead
+//! into the director's map.
+//!
+//! After a restart, make the machine with the rows of the pinned map. It grants nothing before it has heard the
+//! controller's trust, which it is given again on connecting; it keeps the last trust it acknowledged in a file, so that
+//! it serves without a controller: see [`Agent::new`].
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use serde::{Deserialize, Serialize};
+
+use crate::row::{BUCKETS, Bucket, GuestSlot, Row, Sequence};
+use crate::table::guest::Ticket;
+use crate::table::message::{DirectorId, FromAgent, Generation, LeaseGrant, LeaseRequest, ToAgent};
+use crate::table::step::is_news;
+use crate::time::Time;
+
+/// A guest that asked for no lease for so long is believed dead: five requests are missing.
+pub const BELIEVE_DEAD_AFTER_US: u64 = 100_000;
+
+/// What happened.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Input {
+    /// The controller says.
+    Message(ToAgent),
+    /// The rows of this ticket are in the map, and no packet is judged by older ones.
+    Stored { ticket: Ticket },
+    /// A guest asks for its lease.
+    Request(LeaseRequest),
+    /// `deadline()` has come.
+    Tick,
+}
+
+/// What the driver is to do.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Action {
+    Store {
+        ticket: Ticket,
+        rows: Vec<(Bucket, Row)>,
+    },
+    Send(FromAgent),
+    Grant {
+        to: GuestSlot,
+        grant: LeaseGrant,
+    },
+    Believe {
+        dead: Vec<GuestSlot>,
+    },
+    /// Keep this trust in a file, so that a restarted agent grants leases without a controller.
+    Keep(Trust),
+}
+
+/// Whom leases are renewed for.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Trust {
+    pub generation: Generation,
+    pub trusted: BTreeSet<GuestSlot>,
+    /// Not renewed, but watched.
+    pub suspects: BTreeSet<GuestSlot>,
+}
+
+impl Trust {
+    fn watches(&self, slot: &GuestSlot) -> bool {
+        self.trusted.contains(slot) || self.suspects.contains(slot)
+    }
+}
+
+/// What an agent knows, for people.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Status {
+    pub director: DirectorId,
+    /// Buckets that it has a row of.
+    pub rows: usize,
+    pub trust: Trust,
+    pub believed_dead: Vec<GuestSlot>,
+    /// When a lease was last renewed, per guest.
+    pub last_renewal: BTreeMap<GuestSlot, Time>,
+}
+
+/// The machine.
+#[derive(Debug)]
+pub struct Agent {
+    id: DirectorId,
+    rows: Vec<Row>,
+    trust: Trust,
+    /// When each watched guest last asked, or since when it is watched.
+    heard: BTreeMap<GuestSlot, Time>,
+    believed_dead: BTreeSet<GuestSlot>,
+    last_renewal: BTreeMap<GuestSlot, Time>,
+    storing: BTreeMap<Ticket, Vec<(Bucket, Sequence)>>,
+    next_ticket: Ticket,
+    actions: VecDeque<Action>,
+}
+
+impl Agent {
+    /// The machine of director `id`, with the rows that its map holds (empty, or all 65,536) and the trust it kept.
+    pub fn new(id: DirectorId, rows: &[Row], trust: Trust) -> Self {
+        let mut own = vec![Row::NONE; BUCKETS];
+        for (row, kept) in own.iter_mut().zip(rows) {
+            *row = *kept;
+        }
+        Self {
+            id,
+            rows: own,
+            trust,
+            heard: BTreeMap::new(),
+            believed_dead: BTreeSet::new(),
+            last_renewal: BTreeMap::new(),
+            storing: BTreeMap::new(),
+            next_ticket: Ticket(1),
+            actions: VecDeque::new(),
+        }
+    }
+
+    /// Takes what happened.
+    pub fn handle(&mut self, now: Time, input: Input) {
+        match input {
+            Input::Message(ToAgent::Rows { rows }) => self.offered(rows),
+            Input::Message(ToAgent::Trust {
+                generation,
+                trusted,
+                suspects,
+            }) => {
+                let trusted = trusted.into_iter().collect();
+                let suspects = suspects.into_iter().collect();
+                self.trusts(Trust {
+                    generation,
+                    trusted,
+                    suspects,
+                });
+            }
+            Input::Stored { ticket } => {
+                if let Some(rows) = self.storing.remove(&ticket) {
+                    self.actions
+                        .push_back(Action::Send(FromAgent::Applied { rows }));
+                }
+            }
+            Input::Request(request) => self.requested(now, request),
+            Input::Tick => {}
+        }
+        self.revise_beliefs(now);
+    }
+
+    /// What the driver is to do next.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// When [`Input::Tick`] is due: when the next guest has been silent for too long.
+    pub fn deadline(&self) -> Option<Time> {
+        self.heard
+            .iter()
+            .filter(|(slot, _)| !self.believed_dead.contains(slot))
+            .map(|(_, heard)| heard.after_us(BELIEVE_DEAD_AFTER_US))
+            .min()
+    }
+
+    /// The agent's own copy of a row.
+    pub fn row(&self, bucket: Bucket) -> Row {
+        self.rows[usize::from(bucket.0)]
+    }
+
+    /// What the agent knows.
+    pub fn status(&self) -> Status {
+        Status {
+            director: self.id,
+            rows: self.rows.iter().filter(|row| **row != Row::NONE).count(),
+            trust: self.trust.clone(),
+            believed_dead: self.believed_dead.iter().copied().collect(),
+            last_renewal: self.last_renewal.clone(),
+        }
+    }
+
+    fn offered(&mut self, rows: Vec<(Bucket, Row)>) {
+        let mut news = Vec::new();
+        let mut has = Vec::with_capacity(rows.len());
+        for (bucket, row) in rows {
+            let own = &mut self.rows[usize::from(bucket.0)];
+            if is_news(*own, row) {
+                *own = row;
+                news.push((bucket, row));
+            }
+            // An offer of what it has is acknowledged again; of something older, by what it has.
+            has.push((bucket, own.sequence()));
+        }
+        let ticket = self.next_ticket;
+        self.next_ticket = Ticket(ticket.0 + 1);
+        // Also without news: an earlier store of the same rows may still be under way.
+        self.storing.insert(ticket, has);
+        self.actions.push_back(Action::Store { ticket, rows: news });
+    }
+
+    fn trusts(&mut self, trust: Trust) {
+        if trust.generation >= self.trust.generation && trust != self.trust {
+            self.trust = trust;
+            let trust = &self.trust;
+            self.heard.retain(|slot, _| trust.watches(slot));
+            self.actions.push_back(Action::Keep(self.trust.clone()));
+        }
+        let generation = self.trust.generation;
+        self.actions
+            .push_back(Action::Send(FromAgent::Trusting { generation }));
+    }
+
+    fn requested(&mut self, now: Time, request: LeaseRequest) {
+        let is_renewed = self.trust.trusted.contains(&request.guest);
+        if self.trust.watches(&request.guest) {
+            self.heard.insert(request.guest, now);
+        }
+        if is_renewed {
+            self.last_renewal.insert(request.guest, now);
+        }
+        let dead = |slot: &GuestSlot| *slot != request.guest;
+        let grant = LeaseGrant {
+            asked: request.asked,
+            director: self.id,
+            is_renewed,
+            believed_dead: self.believed_dead.iter().copied().filter(dead).collect(),
+        };
+        self.actions.push_back(Action::Grant {
+            to: request.guest,
+            grant,
+        });
+    }
+
+    fn revise_beliefs(&mut self, now: Time) {
+        for slot in self.trust.trusted.union(&self.trust.suspects) {
+            self.heard.entry(*slot).or_insert(now);
+        }
+        let dead: BTreeSet<GuestSlot> = self
+            .heard
+            .iter()
+            .filter(|(_, heard)| now.since_us(**heard) >= BELIEVE_DEAD_AFTER_US)
+            .map(|(slot, _)| *slot)
+            .collect();
+        if dead != self.believed_dead {
+            self.believed_dead = dead;
+            let guests: Vec<GuestSlot> = self.believed_dead.iter().copied().collect();
+            self.actions.push_back(Action::Believe {
+                dead: guests.clone(),
+            });
+            self.actions
+                .push_back(Action::Send(FromAgent::Silent { guests }));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
