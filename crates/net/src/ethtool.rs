@@ -1,7 +1,7 @@
 //! Offload switches of an interface.
 //!
 //! A veth end hands packets over with checksums still to be filled in and segments still to be cut. XDP loses those
-//! notes on the way, so whoever puts XDP behind a veth end switches both off.
+//! notes on the way, so whoever puts XDP behind a veth end switches checksums off, and segmentation goes with them.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
@@ -13,20 +13,17 @@ use crate::{Error, Namespace, Result};
 /// What an interface can do in the stack's place.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Offload {
-    /// Filling in checksums of what is sent. Off also switches segmentation off, which needs it.
+    /// Filling in checksums of what is sent. Off also ends segmentation, which needs it.
     SendChecksum,
-    /// Cutting large segments (TCP).
-    SendSegmentation,
     /// Merging received segments before the stack sees them.
     ReceiveMerge,
 }
 
 impl Offload {
     const fn command(self) -> u32 {
-        // ETHTOOL_STXCSUM, ETHTOOL_STSO, ETHTOOL_SGRO of linux/ethtool.h.
+        // ETHTOOL_STXCSUM and ETHTOOL_SGRO of linux/ethtool.h.
         match self {
             Self::SendChecksum => 0x17,
-            Self::SendSegmentation => 0x1f,
             Self::ReceiveMerge => 0x2c,
         }
     }

@@ -4,8 +4,11 @@ use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 /// An address and the number of leading bits that name its network. The bits behind them are kept.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Prefix {
     address: IpAddr,
     length: u8,
@@ -106,5 +109,19 @@ impl FromStr for Prefix {
             Self::new(address.parse().ok()?, length.parse().ok()?)
         };
         parse().ok_or_else(|| ParsePrefixError(text.to_owned()))
+    }
+}
+
+impl TryFrom<String> for Prefix {
+    type Error = ParsePrefixError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<Prefix> for String {
+    fn from(prefix: Prefix) -> Self {
+        prefix.to_string()
     }
 }

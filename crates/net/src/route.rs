@@ -72,20 +72,53 @@ impl Route {
 }
 
 impl Netlink {
-    /// Puts a route in place of the one that the main table has for this destination, in one step.
-    ///
-    /// For IPv6 the kernel replaces one path of several at a time, so there the old route goes first; packets of the
-    /// moment between take the next best route or are dropped.
+    /// Puts a route in place of the one that the main table has for this destination, so that there is one at any
+    /// time.
     pub fn replace_route(&mut self, route: &Route) -> Result<()> {
         let message = self.route_message(route)?;
-        if route.destination.is_ipv6() {
-            self.delete_route(route.destination)?;
-        }
         self.change(
             RouteNetlinkMessage::NewRoute(message),
             NLM_F_CREATE | NLM_F_REPLACE,
             || format!("set the route to {}", route.destination),
         )
+    }
+
+    /// The gateways of the main table's route to exactly this destination. Empty if there is no such route, or one
+    /// without gateways.
+    pub fn gateways(&mut self, destination: Prefix) -> Result<Vec<IpAddr>> {
+        let wanted = empty(destination);
+        let answers = self.dump(RouteNetlinkMessage::GetRoute(wanted.clone()), "list routes")?;
+        let mut gateways = Vec::new();
+        for answer in answers {
+            let RouteNetlinkMessage::NewRoute(message) = answer else {
+                continue;
+            };
+            let is_same = message.header.address_family == wanted.header.address_family
+                && message.header.table == wanted.header.table
+                && message.header.destination_prefix_length
+                    == wanted.header.destination_prefix_length
+                && wanted
+                    .attributes
+                    .iter()
+                    .all(|attribute| message.attributes.contains(attribute));
+            if !is_same {
+                continue;
+            }
+            for attribute in &message.attributes {
+                match attribute {
+                    RouteAttribute::Gateway(gateway) => gateways.extend(plain(gateway)),
+                    RouteAttribute::MultiPath(hops) => {
+                        let attributes = hops.iter().flat_map(|hop| &hop.attributes);
+                        gateways.extend(attributes.filter_map(|attribute| match attribute {
+                            RouteAttribute::Gateway(gateway) => plain(gateway),
+                            _ => None,
+                        }));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        Ok(gateways)
     }
 
     /// Removes the main table's route to this destination, with all of its paths. No error if there is none.
@@ -184,5 +217,13 @@ const fn address(address: IpAddr) -> RouteAddress {
     match address {
         IpAddr::V4(address) => RouteAddress::Inet(address),
         IpAddr::V6(address) => RouteAddress::Inet6(address),
+    }
+}
+
+const fn plain(address: &RouteAddress) -> Option<IpAddr> {
+    match address {
+        RouteAddress::Inet(address) => Some(IpAddr::V4(*address)),
+        RouteAddress::Inet6(address) => Some(IpAddr::V6(*address)),
+        _ => None,
     }
 }

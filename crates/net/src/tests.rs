@@ -188,8 +188,14 @@ fn root_links_addresses_routes_and_neighbours() {
         route.advertised_mss = Some(1_234);
         at_client.replace_route(&route).unwrap();
         exchange(&client.0, &server.0, vip);
-        route.next_hops.pop();
+        assert_eq!(at_client.gateways(Prefix::host(vip)).unwrap().len(), 2);
+        let second = route.next_hops.pop().unwrap();
         at_client.replace_route(&route).unwrap();
+        assert_eq!(at_client.gateways(Prefix::host(vip)).unwrap().len(), 1);
+        exchange(&client.0, &server.0, vip);
+        route.next_hops.push(second);
+        at_client.replace_route(&route).unwrap();
+        assert_eq!(at_client.gateways(Prefix::host(vip)).unwrap().len(), 2);
         exchange(&client.0, &server.0, vip);
     }
 
