@@ -3,7 +3,7 @@
 use anyhow::{Result, bail};
 
 use crate::metadata::Graph;
-use crate::run::{cargo, check, root};
+use crate::run::{cargo, check};
 use crate::setup;
 
 /// Where a command's work lies.
@@ -66,7 +66,7 @@ pub(crate) fn command(name: &str, args: &[String]) -> Result<()> {
             None => bail!("{name} needs a group: {groups}"),
         }
     };
-    if !exists(target)? {
+    if !has_binary(target.package, target.binary)? {
         bail!(
             "`cargo xtask {name}` is not there yet: {} has no binary {}",
             target.package,
@@ -80,18 +80,10 @@ pub(crate) fn command(name: &str, args: &[String]) -> Result<()> {
     check(&mut command)
 }
 
-/// Whether the tree has the binary, so that a part that is not written yet is told from one that does not build.
-fn exists(target: &Target) -> Result<bool> {
-    if !Graph::read()?.members.contains(target.package) {
-        return Ok(false);
-    }
-    let folder = root()
-        .join("crates")
-        .join(target.package.trim_start_matches("hitless-"));
-    let source = folder.join("src/bin").join(target.binary);
-    let manifest = std::fs::read_to_string(folder.join("Cargo.toml"))?;
-    Ok(source.with_extension("rs").exists()
-        || source.is_dir()
-        || manifest.contains(&format!("name = \"{}\"", target.binary))
-            && manifest.contains("[[bin]]"))
+/// Whether the tree has the binary, so that a part that is not written yet is told from one that
+/// does not build.
+pub(crate) fn has_binary(package: &str, binary: &str) -> Result<bool> {
+    Ok(Graph::read()?
+        .binaries
+        .contains(&(package.to_owned(), binary.to_owned())))
 }

@@ -6,6 +6,7 @@
 
 mod demo;
 mod dispatch;
+mod kernel;
 mod metadata;
 mod phases;
 mod run;
@@ -21,6 +22,7 @@ cargo xtask COMMAND
   setup               install the Debian packages and cargo tools that the other commands need, or say what is missing
   test                everything that has to pass: format, lints, licences, tidy, all tests
   tidy                the rules of the source tree: layers, sizes, words, links
+  kernel              load every BPF program on Debian 12's own kernel, booted under QEMU
   demo [--json]       build two builds of hitless and show every change under live traffic, losing nothing
   model [ARGS]        search the row protocol's states, and find the counterexample of each rule's mutant
   sim [ARGS]          whole clusters in virtual time with faults
@@ -30,12 +32,16 @@ cargo xtask COMMAND
 ";
 
 fn main() -> ExitCode {
+    if kernel::init::is_first() {
+        kernel::init::main();
+    }
     let args: Vec<String> = std::env::args().skip(1).collect();
     let rest = args.get(1..).unwrap_or_default();
     let result = match args.first().map(String::as_str) {
         Some("setup") => setup::command(rest),
         Some("test") => test::command(rest),
         Some("tidy") => tidy::command(rest),
+        Some("kernel") => kernel::command(rest),
         Some("demo") => demo::command(rest),
         Some(name @ ("model" | "sim" | "bench" | "soak" | "fuzz")) => dispatch::command(name, rest),
         Some("help" | "-h" | "--help") => {

@@ -20,6 +20,8 @@ pub(crate) enum Kind {
 pub(crate) struct Graph {
     /// Packages of the workspace.
     pub(crate) members: BTreeSet<String>,
+    /// Binaries of the workspace: package and name.
+    pub(crate) binaries: BTreeSet<(String, String)>,
     /// Package to the packages that it names, of all kinds.
     pub(crate) edges: BTreeMap<String, BTreeSet<(String, Kind)>>,
 }
@@ -35,9 +37,19 @@ impl Graph {
 
     fn parse(text: &str) -> Result<Self> {
         let metadata: Value = serde_json::from_str(text)?;
+        let mut graph = Self::default();
         let mut names = BTreeMap::new();
         for package in array(&metadata["packages"]) {
-            names.insert(string(&package["id"])?, string(&package["name"])?);
+            let name = string(&package["name"])?;
+            for target in array(&package["targets"]) {
+                // Only packages of the workspace have no source.
+                if package["source"].is_null() && array(&target["kind"]).any(|kind| kind == "bin") {
+                    graph
+                        .binaries
+                        .insert((name.clone(), string(&target["name"])?));
+                }
+            }
+            names.insert(string(&package["id"])?, name);
         }
         let named = |id: &Value| -> Result<String> {
             let id = string(id)?;
@@ -46,7 +58,6 @@ impl Graph {
                 .cloned()
                 .with_context(|| format!("no package {id}"))
         };
-        let mut graph = Self::default();
         for id in array(&metadata["workspace_members"]) {
             graph.members.insert(named(id)?);
         }

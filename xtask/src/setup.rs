@@ -84,21 +84,6 @@ pub(crate) const PACKAGES: &[Package] = &[
         "boots Debian's own kernel",
         "the test on Debian's kernel",
     ),
-    part(
-        "kmod",
-        "module dependencies of that kernel",
-        "the test on Debian's kernel",
-    ),
-    part(
-        "cpio",
-        "the initramfs of that kernel",
-        "the test on Debian's kernel",
-    ),
-    part(
-        "lz4",
-        "compresses that initramfs",
-        "the test on Debian's kernel",
-    ),
 ];
 
 /// The version of cargo-deny that `deny.toml` is written for.

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use crate::metadata::Graph;
 use crate::phases::Phases;
 use crate::run::{self, cargo, check, shown};
-use crate::{setup, tidy};
+use crate::{kernel, setup, tidy};
 
 /// Packages whose tests build namespaces, load programs or need a quiet machine: one test at a time. The same list
 /// stands in `.config/nextest.toml`.
@@ -71,6 +71,17 @@ pub(crate) fn command(args: &[String]) -> Result<()> {
             check(test_runner(&[]).arg("--no-run"))
         });
         if built {
+            phases.run("kernel", || match kernel::verify()? {
+                kernel::Outcome::Passed => {
+                    counts.passed += 1;
+                    Ok(())
+                }
+                kernel::Outcome::Skipped(reason) => {
+                    eprintln!("skipped: {reason}");
+                    counts.skipped += 1;
+                    Ok(())
+                }
+            });
             phases.run("tests", || run_tests(&mut counts));
             phases.run("doc tests", || {
                 count(
