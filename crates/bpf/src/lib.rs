@@ -1,1 +1,34 @@
-//! Director and ingress: BPF sources, the ABI header that they share with us, and the loader.
+//! Director and ingress: C sources, the ABI header that they share with us, and the loader.
+//!
+//! [`Director`] owns the programs and tables of a node, [`Ingress`] those of a guest; [`attach_pass`] gives a peer the
+//! program without which a veth loses what is transmitted to it. Everything is pinned in a folder that the caller
+//! names, so packets keep flowing while nobody runs this code, and the next process adopts what is there.
+//!
+//! Invariants: no type of the BPF library is public; rows and marks are changed by plain atomic stores into mapped
+//! arrays, so no reader sees half of one; an entry that a packet may be reading is never changed in place, a new one
+//! is written and its number stored.
+//!
+//! Not here: who decides rows (`hitless-core`), who keeps next hops fresh (`hitless-net`), UDP, moves between hosts.
+
+mod abi;
+mod counters;
+mod director;
+mod error;
+mod grace;
+mod half_open;
+mod hop;
+mod ingress;
+mod links;
+mod map;
+mod mapped;
+mod object;
+mod run;
+
+pub use counters::Counters;
+pub use director::{AddressKind, Director, GuestPort, Vni};
+pub use error::Error;
+pub use hop::Hop;
+pub use ingress::{Identity, Ingress, LiveCounts};
+pub use links::{AttachMode, Attached, attach_pass, detach_pass};
+pub use object::Adoption;
+pub use run::Run;
