@@ -3,25 +3,28 @@
 
 mod body;
 mod buffered;
+mod buffers;
 mod connection;
 mod date;
 mod encode;
+mod ending;
 mod facts;
 mod field;
 mod head;
+mod interface;
 mod limits;
 mod refusal;
 mod snapshot;
+mod step;
 
 #[cfg(test)]
 mod tests;
 
-pub use connection::{
-    After, Connection, Context, Deadline, Event, ForwardedFor, Rewrite, Side, Step, Work,
-};
+pub use connection::Connection;
 pub use date::http_date;
 pub use field::FieldId;
 pub use head::{Field, Head, Method, Span};
+pub use interface::{After, Context, Deadline, Event, ForwardedFor, Rewrite, Side, Step, Work};
 pub use limits::{FIELDS_CAP, HEAD_BYTES_CAP, Limits};
 pub use refusal::Refusal;
 pub use snapshot::SNAPSHOT_LAYOUT;

@@ -1,6 +1,7 @@
 //! The same machine with its buffers inside: the easy way, for tests, monitors and anything not hot.
 
-use super::connection::{Connection, Context, Event, Side, Work};
+use super::connection::Connection;
+use super::interface::{Context, Event, Side, Work};
 
 /// Output that may wait for a slow reader before [`Connection::poll_event`] stops. With input of one scratch
 /// buffer per step this bounds a connection's memory at this plus that buffer, each way.

@@ -5,10 +5,10 @@
 use std::io::Write;
 use std::net::IpAddr;
 
-use super::connection::{Context, ForwardedFor};
 use super::facts::is_nominated;
 use super::field::FieldId;
 use super::head::{Field, Head, Method};
+use super::interface::{Context, ForwardedFor};
 
 /// The connection line of a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

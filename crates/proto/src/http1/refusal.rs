@@ -91,6 +91,10 @@ pub enum Refusal {
     HeadTimeout,
     #[error("no progress in the body within the allowed time")]
     BodyTimeout,
+    #[error("the client took no output within the allowed time")]
+    ClientStalls,
+    #[error("the member sent nothing of its response's body within the allowed time")]
+    MemberStalls,
     #[error("no response within the allowed time")]
     ResponseTimeout,
 }
@@ -107,12 +111,15 @@ impl Refusal {
             Refusal::Expectation => 417,
             Refusal::Method | Refusal::Upgrade | Refusal::CodingUnknown => 501,
             Refusal::Version => 505,
-            Refusal::IdleTimeout | Refusal::HeadTimeout | Refusal::BodyTimeout => 408,
+            Refusal::IdleTimeout
+            | Refusal::HeadTimeout
+            | Refusal::BodyTimeout
+            | Refusal::ClientStalls => 408,
             Refusal::Unsolicited
             | Refusal::MemberClosed
             | Refusal::Status
             | Refusal::TooManyInterim => 502,
-            Refusal::ResponseTimeout => 504,
+            Refusal::ResponseTimeout | Refusal::MemberStalls => 504,
             _ => 400,
         }
     }
@@ -120,7 +127,7 @@ impl Refusal {
     /// Status for the client when a member's response has this fault.
     pub fn member_status(self) -> u16 {
         match self {
-            Refusal::ResponseTimeout => 504,
+            Refusal::ResponseTimeout | Refusal::MemberStalls => 504,
             _ => 502,
         }
     }

@@ -1,0 +1,67 @@
+//! What is stuck: input that cannot be used yet, output that a socket does not take. Memory is owned only meanwhile.
+
+use super::connection::Connection;
+use super::interface::Side;
+
+impl Connection {
+    /// Input of a side that could not be used yet.
+    pub fn stuck(&self, from: Side) -> &[u8] {
+        &self.stuck[from.index()]
+    }
+
+    /// Moves stuck input to the start of `scratch`; new bytes are read behind it. Returns its length. Panics if
+    /// `scratch` is shorter: it must be longer than any head allowed, or nothing could be read.
+    pub fn take_stuck(&mut self, from: Side, scratch: &mut [u8]) -> usize {
+        let stuck = std::mem::take(&mut self.stuck[from.index()]);
+        scratch[..stuck.len()].copy_from_slice(&stuck);
+        stuck.len()
+    }
+
+    /// Keeps input that a step did not consume.
+    pub fn keep_stuck(&mut self, from: Side, rest: &[u8]) {
+        if !rest.is_empty() {
+            self.stuck[from.index()].extend_from_slice(rest);
+        }
+    }
+
+    /// Output for a side that could not be sent yet.
+    pub fn unsent(&self, to: Side) -> &[u8] {
+        &self.unsent[to.index()]
+    }
+
+    /// Keeps output that the socket did not take.
+    pub fn keep_unsent(&mut self, to: Side, rest: &[u8]) {
+        if !rest.is_empty() {
+            self.unsent[to.index()].extend_from_slice(rest);
+        }
+    }
+
+    /// `count` bytes of the unsent output were sent at `now_us`. Its memory goes back when all of it is.
+    pub fn sent(&mut self, to: Side, count: usize, now_us: u64) {
+        self.since_us[to.index()] = now_us;
+        let unsent = &mut self.unsent[to.index()];
+        match count == unsent.len() {
+            true => *unsent = Vec::new(),
+            false => drop(unsent.drain(..count)),
+        }
+    }
+
+    /// All stuck input of a side, its memory included.
+    pub(super) fn take_input(&mut self, from: Side) -> Vec<u8> {
+        std::mem::take(&mut self.stuck[from.index()])
+    }
+
+    /// Gives input back of which `consumed` bytes are done with.
+    pub(super) fn keep_input(&mut self, from: Side, mut input: Vec<u8>, consumed: usize) {
+        if consumed < input.len() {
+            input.drain(..consumed);
+            self.stuck[from.index()] = input;
+        }
+    }
+
+    /// The member is gone: its bytes, either way, are nobody's any more.
+    pub fn forget_member(&mut self) {
+        self.stuck[1] = Vec::new();
+        self.unsent[1] = Vec::new();
+    }
+}
