@@ -9,6 +9,7 @@ mod dispatch;
 mod kernel;
 mod metadata;
 mod phases;
+mod readme;
 mod run;
 mod setup;
 mod test;
@@ -23,6 +24,7 @@ cargo xtask COMMAND
   test                everything that has to pass: format, lints, licences, tidy, all tests
   tidy                the rules of the source tree: layers, sizes, words, links
   kernel              load every BPF program on Debian 12's own kernel, booted under QEMU
+  readme              run every command that README and the guide show
   demo [--json]       build two builds of hitless and show every change under live traffic, losing nothing
   model [ARGS]        search the row protocol's states, and find the counterexample of each rule's mutant
   sim [ARGS]          whole clusters in virtual time with faults
@@ -42,6 +44,7 @@ fn main() -> ExitCode {
         Some("test") => test::command(rest),
         Some("tidy") => tidy::command(rest),
         Some("kernel") => kernel::command(rest),
+        Some("readme") => readme::command(rest),
         Some("demo") => demo::command(rest),
         Some(name @ ("model" | "sim" | "bench" | "soak" | "fuzz")) => dispatch::command(name, rest),
         Some("help" | "-h" | "--help") => {

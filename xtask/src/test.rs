@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use crate::metadata::Graph;
 use crate::phases::Phases;
 use crate::run::{self, cargo, check, shown};
-use crate::{kernel, setup, tidy};
+use crate::{kernel, readme, setup, tidy};
 
 /// Packages whose tests build namespaces, load programs or need a quiet machine: one test at a time. The same list
 /// stands in `.config/nextest.toml`.
@@ -81,6 +81,10 @@ pub(crate) fn command(args: &[String]) -> Result<()> {
                     counts.skipped += 1;
                     Ok(())
                 }
+            });
+            phases.run("readme", || {
+                counts.passed += u64::try_from(readme::run_all()?)?;
+                Ok(())
             });
             phases.run("tests", || run_tests(&mut counts));
             phases.run("doc tests", || {

@@ -1,0 +1,203 @@
+//! `cargo xtask readme`: every command that README and the guide show is run as it stands there.
+//!
+//! Blocks that are fenced as `sh run` are run, those of one document one after the other in one
+//! shell, in a private folder with the examples, and in namespaces of their own for processes and
+//! network: ports are free, and nothing outlives the document. A command in a plain `sh` block has
+//! to stand in [`NOT_RUN`], with the reason.
+
+use std::fs;
+use std::io::Read;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Stdio;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use crate::run::{self, cargo, check, program, root, target_dir};
+
+/// Commands that are shown and not run here, by how they begin.
+const NOT_RUN: &[(&str, &str)] = &[
+    ("cargo xtask test", "this very run"),
+    (
+        "cargo xtask demo",
+        "takes minutes and a release build; its script is the lab's own test",
+    ),
+    ("cargo xtask ", "the build tool's own tests run it"),
+    (
+        "cargo build --release",
+        "takes minutes; the build of this run stands in",
+    ),
+    ("export PATH=", "says where the release build is"),
+    ("git clone ", "this tree was"),
+    ("cd ", "where the clone is"),
+    ("sudo ", "asks for a password"),
+];
+
+/// A document's commands end within this time; each is a matter of seconds.
+const DEADLINE: Duration = Duration::from_secs(120);
+
+/// A fenced block, with the line of its first command.
+#[derive(Debug, PartialEq, Eq)]
+struct Block {
+    line: usize,
+    text: String,
+}
+
+/// `cargo xtask readme`
+pub(crate) fn command(args: &[String]) -> Result<()> {
+    if let Some(arg) = args.first() {
+        bail!("readme takes no argument, found {arg:?}");
+    }
+    check(cargo().args(["build", "--quiet", "--package", "hitless"]))?;
+    let ran = run_all()?;
+    eprintln!("readme: {ran} blocks did what they say");
+    Ok(())
+}
+
+/// Runs every document's blocks; the binary has to be built. Returns how many blocks ran.
+pub(crate) fn run_all() -> Result<usize> {
+    let mut documents = vec!["README.md".to_owned()];
+    if let Ok(guide) = fs::read_dir(root().join("docs/guide")) {
+        for entry in guide {
+            let name = entry?.file_name().to_string_lossy().into_owned();
+            if name.ends_with(".md") {
+                documents.push(format!("docs/guide/{name}"));
+            }
+        }
+    }
+    documents.sort();
+    let mut ran = 0;
+    for document in &documents {
+        let text = fs::read_to_string(root().join(document))
+            .with_context(|| format!("cannot read {document}"))?;
+        let blocks = blocks(document, &text)?;
+        if !blocks.is_empty() {
+            run_document(document, &blocks)?;
+        }
+        ran += blocks.len();
+    }
+    Ok(ran)
+}
+
+/// The blocks to run. An unmarked command that nothing excuses is an error.
+fn blocks(document: &str, text: &str) -> Result<Vec<Block>> {
+    let mut found = Vec::new();
+    let mut lines = text.lines().enumerate();
+    while let Some((at, line)) = lines.next() {
+        let Some(info) = line.trim_start().strip_prefix("```") else {
+            continue;
+        };
+        let inside: Vec<(usize, &str)> = lines
+            .by_ref()
+            .take_while(|(_, line)| !line.trim_start().starts_with("```"))
+            .collect();
+        match info.trim() {
+            "sh run" => {
+                let text: String = inside.iter().map(|(_, line)| format!("{line}\n")).collect();
+                found.push(Block { line: at + 2, text });
+            }
+            "sh" => {
+                for (at, line) in inside {
+                    let command = line.split(" #").next().unwrap_or_default().trim();
+                    let is_excused = command.is_empty()
+                        || command.starts_with('#')
+                        || NOT_RUN.iter().any(|(start, _)| command.starts_with(start));
+                    if !is_excused {
+                        bail!(
+                            "{document}:{}: {command:?} is shown and not run: fence it as `sh run`",
+                            at + 1
+                        );
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(found)
+}
+
+fn run_document(document: &str, blocks: &[Block]) -> Result<()> {
+    // Short, for the sockets in it.
+    let folder = tempfile::Builder::new()
+        .prefix("hitless-readme-")
+        .tempdir()?;
+    let examples = root().join("examples");
+    if examples.exists() {
+        copy_folder(&examples, &folder.path().join("examples"))?;
+    }
+    let mut script = String::from("set -euo pipefail\nip link set lo up\n");
+    for block in blocks {
+        script += &format!("echo '--- {document}:{}'\n{}", block.line, block.text);
+    }
+    let path = std::env::var("PATH").unwrap_or_default();
+    let path = format!(
+        "{}:{path}:/usr/sbin:/sbin",
+        target_dir().join("debug").display()
+    );
+    let mut shell = program("unshare");
+    if !run::is_root() {
+        shell.args(["--user", "--map-root-user"]);
+    }
+    shell.args(["--net", "--pid", "--fork", "--kill-child", "--mount-proc"]);
+    shell
+        .args(["bash", "-c", &script])
+        .current_dir(folder.path())
+        .process_group(0);
+    shell
+        .env("PATH", path)
+        .env("HITLESS_RUN", folder.path().join("run"))
+        .env("NO_COLOR", "1");
+    let (mut reader, writer) = std::io::pipe()?;
+    shell
+        .stdout(Stdio::from(writer.try_clone()?))
+        .stderr(Stdio::from(writer));
+    let mut child = shell
+        .spawn()
+        .context("cannot start unshare (package util-linux)")?;
+    // The command holds the pipe's writing ends; reading has to end with the child.
+    shell.stdout(Stdio::null()).stderr(Stdio::null());
+    let (ended, wait) = mpsc::channel();
+    let output = thread::spawn(move || {
+        let mut text = Vec::new();
+        let read = reader.read_to_end(&mut text);
+        // Nobody waits any more after the deadline.
+        let _ = ended.send(());
+        read.map(|_| text)
+    });
+    let is_late = wait.recv_timeout(DEADLINE).is_err();
+    if is_late {
+        child.kill().context("cannot end the shell")?;
+    }
+    let status = child.wait()?;
+    let text = output.join().expect("the reader does not panic")?;
+    let text = String::from_utf8_lossy(&text);
+    if is_late || !status.success() {
+        let end = if is_late {
+            format!("went on for {} s", DEADLINE.as_secs())
+        } else {
+            status.to_string()
+        };
+        bail!("{document}: {end}\n{text}");
+    }
+    Ok(())
+}
+
+fn copy_folder(from: &Path, to: &Path) -> Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from).with_context(|| format!("cannot read {}", from.display()))? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy_folder(&entry.path(), &target)?;
+        } else {
+            fs::copy(entry.path(), target)?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;
