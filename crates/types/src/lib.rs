@@ -5,5 +5,8 @@
 
 #![forbid(unsafe_code)]
 
+pub mod document;
 pub mod problem;
+pub mod scalar;
 pub mod site;
+mod suggest;

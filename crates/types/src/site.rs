@@ -14,6 +14,8 @@ use core::time::Duration;
 use serde::Serialize;
 
 pub mod bounds;
+pub mod fields;
+mod read;
 mod settings;
 
 pub use settings::{Admin, Limits, Timeouts};
@@ -159,3 +161,6 @@ impl Protocol {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -31,3 +31,11 @@ pub const PATH_MAX: usize = 2_048;
 /// Every timeout.
 pub const TIMEOUT: RangeInclusive<Duration> =
     Duration::from_millis(1)..=Duration::from_secs(7 * 86_400);
+/// Client connections at a time: each has a slot of the memory file and four descriptors at most.
+pub const CONNECTIONS: RangeInclusive<u64> = 1..=1_000_000;
+/// Bytes of a head: a first line and a few headers at least, what fits in a slot's buffer at most.
+pub const HEAD_BYTES: RangeInclusive<u64> = 1_024..=1_048_576;
+/// Header lines of a head.
+pub const HEADERS: RangeInclusive<u64> = 8..=1_024;
+/// Bytes that a connection may have waiting in one direction.
+pub const BUFFER_BYTES: RangeInclusive<u64> = 4_096..=16_777_216;

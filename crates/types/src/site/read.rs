@@ -1,0 +1,237 @@
+//! From a file's bytes to a [`Site`], or to everything that is wrong with them.
+
+use core::net::SocketAddr;
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{
+    Method, Monitor, Name, Pool, PoolIndex, Protocol, Site, VirtualServer, bounds, fields,
+};
+use crate::document::reader::{At, Entry};
+use crate::document::{self, Bounds, Mark};
+use crate::problem::{Problem, Problems, Sink, quote};
+use crate::suggest::closest;
+
+mod pool;
+mod settings;
+
+const BOUNDS: Bounds = Bounds {
+    bytes_max: bounds::FILE_BYTES_MAX,
+    depth_max: bounds::DEPTH_MAX,
+    nodes_max: bounds::NODES_MAX,
+};
+
+impl Site {
+    /// Reads a site file: YAML, or JSON. `file` is its name for messages.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it, at once.
+    pub fn parse(file: &str, bytes: &[u8]) -> Result<Self, Problems> {
+        let mut sink = Sink::default();
+        let site = document::parse(bytes, BOUNDS, &mut sink)
+            .and_then(|root| read_site(&At::root(&root), &mut sink));
+        sink.finish(site, file, bytes)
+    }
+}
+
+fn read_site(root: &At<'_>, sink: &mut Sink) -> Option<Site> {
+    let site = root.object(sink, "a site", fields::SITE.fields)?;
+    let allowed = "a mapping from names to pools";
+    let pools = site
+        .required(sink, "pools", "a site", allowed)
+        .and_then(|at| read_pools(at, sink));
+    let allowed = "a mapping from names to virtual servers";
+    let mut listeners = Vec::new();
+    let servers = site
+        .required(sink, "virtual_servers", "a site", allowed)
+        .and_then(|at| read_servers(at, pools.as_ref(), &mut listeners, sink));
+    let timeouts = settings::timeouts(site.optional("timeouts"), sink);
+    let limits = settings::limits(site.optional("limits"), sink);
+    let admin = site
+        .optional("admin")
+        .map(|at| settings::admin(at, &mut listeners, sink));
+    let members = pools.as_ref().map_or(&[][..], |pools| &pools.members);
+    check_addresses(listeners, members, sink);
+    Some(Site {
+        pools: pools?.found.into_values().flatten().collect(),
+        virtual_servers: servers?,
+        timeouts: timeouts?,
+        limits: limits?,
+        admin: match admin {
+            None => None,
+            Some(admin) => Some(admin?),
+        },
+    })
+}
+
+/// An address and the place that a problem with it is shown at.
+struct Address {
+    address: SocketAddr,
+    /// What has it, for a message.
+    owner: String,
+    mark: Mark,
+    path: String,
+}
+
+/// Pools by name. `None` for one that has an error of its own: references to it are good all the same.
+struct Pools {
+    found: BTreeMap<Name, Option<Pool>>,
+    /// Names that cannot be one: a reference to one of them is no second problem.
+    refused: BTreeSet<String>,
+    /// Places of the members' addresses, for the check that no pool leads back to us.
+    members: Vec<Address>,
+}
+
+fn read_pools(at: &At<'_>, sink: &mut Sink) -> Option<Pools> {
+    let entries = at.entries(sink, "the pools", bounds::POOLS_MAX)?;
+    let mut pools = Pools {
+        found: BTreeMap::new(),
+        refused: BTreeSet::new(),
+        members: Vec::new(),
+    };
+    for entry in &entries {
+        let Some(name) = name(entry, "a pool", sink) else {
+            pools.refused.insert(entry.key.text.clone());
+            continue;
+        };
+        let pool = pool::read(name.clone(), &entry.at, &mut pools.members, sink);
+        pools.found.insert(name, pool);
+    }
+    Some(pools)
+}
+
+fn read_servers(
+    at: &At<'_>,
+    pools: Option<&Pools>,
+    listeners: &mut Vec<Address>,
+    sink: &mut Sink,
+) -> Option<Vec<VirtualServer>> {
+    let what = "the virtual servers";
+    let entries = at.entries(sink, what, bounds::VIRTUAL_SERVERS_MAX)?;
+    if entries.is_empty() {
+        let problem = at.problem("wrong-length", "a site needs a virtual server");
+        sink.add(problem.allowed("NAME: { listen: ADDRESS:PORT, protocol: http, pool: POOL }"));
+        return None;
+    }
+    let mut servers: Vec<_> = entries
+        .iter()
+        .filter_map(|entry| read_server(entry, pools, listeners, sink))
+        .collect();
+    servers.sort_by(|a, b| a.name.cmp(&b.name));
+    Some(servers)
+}
+
+fn read_server(
+    entry: &Entry<'_>,
+    pools: Option<&Pools>,
+    listeners: &mut Vec<Address>,
+    sink: &mut Sink,
+) -> Option<VirtualServer> {
+    const WHAT: &str = "a virtual server";
+    let name = name(entry, WHAT, sink);
+    let server = entry.at.object(sink, WHAT, fields::VIRTUAL_SERVER.fields)?;
+    let listen = server
+        .required(sink, "listen", WHAT, "address:port")
+        .and_then(|at| Some((at, at.address(sink, "the listen address")?)))
+        .map(|(at, address)| {
+            let owner = format!("virtual server {}", quote(&entry.key.text));
+            listeners.push(Address::new(address, owner, at));
+            address
+        });
+    let protocol = server
+        .required(sink, "protocol", WHAT, "http, tcp")
+        .and_then(|at| at.word(sink, "a protocol", &Protocol::ALL.map(|p| (p.name(), p))));
+    let pool = server
+        .required(sink, "pool", WHAT, "the name of a pool")
+        .and_then(|at| pool_index(at, pools?, sink));
+    Some(VirtualServer {
+        name: name?,
+        listen: listen?,
+        protocol: protocol?,
+        pool: pool?,
+    })
+}
+
+fn pool_index(at: &At<'_>, pools: &Pools, sink: &mut Sink) -> Option<PoolIndex> {
+    let text = at.text(sink, "the name of a pool", "the name of a pool")?;
+    let position = pools.found.keys().position(|name| name.as_str() == text);
+    if position.is_none() && !pools.refused.contains(text) {
+        let names = || pools.found.keys().map(Name::as_str);
+        let mut problem = at
+            .problem("unknown-pool", format!("there is no pool {}", quote(text)))
+            .allowed(some_of(names()));
+        if let Some(meant) = closest(text, names()) {
+            problem = problem.hint(format!("did you mean `{meant}`?"));
+        }
+        sink.add(problem);
+    }
+    position.map(PoolIndex)
+}
+
+/// Names for a message: as many as fit in a line.
+fn some_of<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    const SHOWN: usize = 8;
+    let names: Vec<&str> = names.collect();
+    match names.len() {
+        0 => "no pool is written".to_owned(),
+        count if count <= SHOWN => names.join(", "),
+        count => format!("{} and {} more", names[..SHOWN].join(", "), count - SHOWN),
+    }
+}
+
+fn name(entry: &Entry<'_>, what: &str, sink: &mut Sink) -> Option<Name> {
+    let text = &entry.key.text;
+    let good_first = text.starts_with(|c: char| c.is_ascii_alphanumeric());
+    let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if good_first && text.len() <= bounds::NAME_MAX && text.chars().all(good) {
+        return Some(Name(text.clone()));
+    }
+    let message = format!("{} cannot be the name of {what}", quote(text));
+    let allowed = format!(
+        "1 to {} letters, digits, `-`, `_`, `.`, the first a letter or digit",
+        bounds::NAME_MAX
+    );
+    let problem = Problem::at(entry.key.mark, entry.at.path.clone(), "name", message);
+    sink.add(problem.allowed(allowed));
+    None
+}
+
+/// No two listeners on one address, and no pool that leads back to a listener of this site.
+fn check_addresses(mut listeners: Vec<Address>, members: &[Address], sink: &mut Sink) {
+    listeners.sort_by_key(|listener| listener.mark);
+    let mut known: BTreeMap<SocketAddr, Address> = BTreeMap::new();
+    for listener in listeners {
+        let Some(first) = known.get(&listener.address) else {
+            known.insert(listener.address, listener);
+            continue;
+        };
+        let message = format!(
+            "{} and {} listen on one address",
+            first.owner, listener.owner
+        );
+        let hint = format!("the other one is in line {}", first.mark.line);
+        sink.add(listener.problem("address-twice", message).hint(hint));
+    }
+    for member in members {
+        if let Some(listener) = known.get(&member.address) {
+            let owner = &listener.owner;
+            let message = format!("this member is {owner} itself: its connections would never end");
+            sink.add(member.problem("loop", message));
+        }
+    }
+}
+
+impl Address {
+    fn new(address: SocketAddr, owner: String, at: &At<'_>) -> Self {
+        Self {
+            address,
+            owner,
+            mark: at.mark(),
+            path: at.path.clone(),
+        }
+    }
+
+    fn problem(&self, code: &'static str, message: String) -> Problem {
+        let problem = Problem::at(self.mark, self.path.clone(), code, message);
+        problem.found(quote(&self.address.to_string()))
+    }
+}
