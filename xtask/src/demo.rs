@@ -1,7 +1,7 @@
 //! `cargo xtask demo`: two builds of hitless, then the lab's demo script over them.
 //!
-//! Standard output belongs to the lab: its table, or with `--json` one document. Everything else goes to standard
-//! error.
+//! Standard output belongs to the lab: its table, or with `--json` one document. Everything else
+//! goes to standard error.
 
 use std::fs;
 use std::path::PathBuf;
@@ -49,8 +49,8 @@ pub(crate) fn command(args: &[String]) -> Result<()> {
     check(&mut lab)
 }
 
-/// Builds the release binary with a build id of its own and puts a copy aside. Only the binary's own crate is compiled
-/// again and linked for the second one.
+/// Builds the release binary with a build id of its own and puts a copy aside. Only the binary's
+/// own crate is compiled again and linked for the second one.
 fn build(id: &str) -> Result<PathBuf> {
     let mut command = cargo();
     command

@@ -1,4 +1,5 @@
-//! Commands whose work lies in another crate: each is a binary that is built in release mode and gets the arguments.
+//! Commands whose work lies in another crate: each is a binary that is built in release mode and
+//! gets the arguments.
 
 use anyhow::{Result, bail};
 

@@ -1,8 +1,8 @@
 //! The only build tool of hitless: `cargo xtask COMMAND`.
 //!
-//! Every command works in a fresh clone with nothing but a Rust toolchain: what else a command needs, `setup` installs
-//! or names. Nothing here reads standard input, and a command's result alone goes to standard output where a program
-//! is meant to read it (`--json`).
+//! Every command works in a fresh clone with nothing but a Rust toolchain: what else a command
+//! needs, `setup` installs or names. Nothing here reads standard input, and a command's result
+//! alone goes to standard output where a program is meant to read it (`--json`).
 
 mod demo;
 mod dispatch;
@@ -22,7 +22,7 @@ cargo xtask COMMAND
 
   setup               install the Debian packages and cargo tools that the other commands need, or say what is missing
   test                everything that has to pass: format, lints, licences, tidy, all tests
-  tidy                the rules of the source tree: layers, sizes, words, links
+  tidy [--wrap]       the rules of the source tree: layers, sizes, words, links; wrap long comments
   kernel              load every BPF program on Debian 12's own kernel, booted under QEMU
   readme              run every command that README and the guide show
   demo [--json]       build two builds of hitless and show every change under live traffic, losing nothing

@@ -1,7 +1,7 @@
 //! The phases of a long command: each is announced, timed, and ends in a line of the closing table.
 //!
-//! A phase that fails does not stop the others, unless they say that they need it, so that one run tells everything
-//! that is wrong.
+//! A phase that fails does not stop the others, unless they say that they need it, so that one run
+//! tells everything that is wrong.
 
 use std::time::{Duration, Instant};
 

@@ -1,8 +1,9 @@
-//! What the other commands need of the machine: Debian packages and cargo tools, each with its reason.
+//! What the other commands need of the machine: Debian packages and cargo tools, each with its
+//! reason.
 //!
-//! As root, what is missing is installed. Otherwise it is named, with the command that would install it and what does
-//! not work without it. No package's service is left running: a cluster of ours starts its own servers, in namespaces
-//! of its own.
+//! As root, what is missing is installed. Otherwise it is named, with the command that would
+//! install it and what does not work without it. No package's service is left running: a cluster of
+//! ours starts its own servers, in namespaces of its own.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

@@ -1,7 +1,7 @@
 //! `cargo xtask test`: everything that has to pass, in phases, with what each took.
 //!
-//! Tests run under cargo-nextest where it is installed, which gives each its own process, and under `cargo test`
-//! otherwise; tests that take the machine for themselves run one at a time under both.
+//! Tests run under cargo-nextest where it is installed, which gives each its own process, and under
+//! `cargo test` otherwise; tests that take the machine for themselves run one at a time under both.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
@@ -13,8 +13,8 @@ use crate::phases::Phases;
 use crate::run::{self, cargo, check, shown};
 use crate::{kernel, readme, setup, tidy};
 
-/// Packages whose tests build namespaces, load programs or need a quiet machine: one test at a time. The same list
-/// stands in `.config/nextest.toml`.
+/// Packages whose tests build namespaces, load programs or need a quiet machine: one test at a
+/// time. The same list stands in `.config/nextest.toml`.
 const ALONE: &[&str] = &[
     "hitless",
     "hitless-lab",
@@ -162,8 +162,8 @@ struct Counts {
 impl Counts {
     /// Adds a runner's closing line; other lines are left alone.
     ///
-    /// `cargo test`: `test result: ok. 5 passed; 0 failed; 1 ignored; ...`.
-    /// cargo-nextest: `Summary [ 1.2s] 6 tests run: 5 passed (1 slow), 1 failed, 1 timed out, 2 skipped`.
+    /// `cargo test`: `test result: ok. 5 passed; 0 failed; 1 ignored; ...`. cargo-nextest: `Summary
+    /// [ 1.2s] 6 tests run: 5 passed (1 slow), 1 failed, 1 timed out, 2 skipped`.
     fn add(&mut self, line: &str) {
         let line = line.trim_start();
         let rest = if let Some(rest) = line.strip_prefix("test result: ") {
@@ -194,8 +194,8 @@ impl Counts {
     }
 }
 
-/// Runs a test runner, shows what it says and counts its tests. Both runners' words go to standard output, in the order
-/// in which they come.
+/// Runs a test runner, shows what it says and counts its tests. Both runners' words go to standard
+/// output, in the order in which they come.
 fn count(command: &mut Command, counts: &mut Counts) -> Result<()> {
     let line = shown(command);
     let (reader, writer) = std::io::pipe().context("cannot make a pipe")?;
@@ -205,7 +205,8 @@ fn count(command: &mut Command, counts: &mut Counts) -> Result<()> {
         .stderr(Stdio::from(also))
         .spawn()
         .with_context(|| format!("cannot start `{line}`"))?;
-    // The command keeps the pipe's writing ends; only when these are gone does reading end with the child.
+    // The command keeps the pipe's writing ends; only when these are gone does reading end with the
+    // child.
     command.stdout(Stdio::null()).stderr(Stdio::null());
     for text in BufReader::new(reader).split(b'\n') {
         let text = text.context("cannot read what the tests say")?;

@@ -1,8 +1,8 @@
 //! `cargo xtask kernel`: every BPF program loaded on Debian 12's own kernel, booted under QEMU.
 //!
 //! The kernel's package is downloaded and unpacked below the target folder, never installed. The
-//! initramfs holds three things: this very program as init, the verifying binary of the `bpf` crate,
-//! and the shared libraries of both. Nothing here needs root or KVM.
+//! initramfs holds three things: this very program as init, the verifying binary of the `bpf`
+//! crate, and the shared libraries of both. Nothing here needs root or KVM.
 //!
 //! ```text
 //! package -> bzImage --+
@@ -10,7 +10,8 @@
 //! ```
 //!
 //! A kernel that panics, a verifier that hangs and a QEMU that dies all end in an error with the
-//! console's last lines; a machine without QEMU or without the package's source skips, with a reason.
+//! console's last lines; a machine without QEMU or without the package's source skips, with a
+//! reason.
 
 mod archive;
 pub(crate) mod init;

@@ -8,7 +8,7 @@ const LINES_WARN: usize = 300;
 /// Above this it does.
 const BYTES_MAX: usize = 30 * 1024;
 /// Columns of a line of source or comment.
-const COLUMNS_MAX: usize = 100;
+pub(super) const COLUMNS_MAX: usize = 100;
 /// Files above [`BYTES_MAX`] that have a reason, one a line: path, then the reason.
 const LARGE_FILES: &str = "xtask/tidy/large-files.txt";
 const SPDX: &str = "SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause";

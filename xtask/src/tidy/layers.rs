@@ -1,9 +1,11 @@
-//! Dependencies point one way: types, then core and proto, then the parts, then tm and lab, then the binary.
+//! Dependencies point one way: types, then core and proto, then the parts, then tm and lab, then
+//! the binary.
 
 use super::Finding;
 use crate::metadata::{Graph, Kind};
 
-/// The layers from the ground up. A crate may use those of lower layers, and of its own where that is said.
+/// The layers from the ground up. A crate may use those of lower layers, and of its own where that
+/// is said.
 const LAYERS: &[(&[&str], Peers)] = &[
     (&["hitless-types"], Peers::Refused),
     (&["hitless-core", "hitless-proto"], Peers::Refused),

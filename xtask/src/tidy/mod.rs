@@ -1,13 +1,15 @@
 //! `cargo xtask tidy`: rules of the source tree that no compiler holds.
 //!
-//! Each rule is a pure function from the tree, read once, to its findings; its unit tests show that it fires. A finding
-//! that fails the run names file, line and what to do; one that only warns is shown and counted.
+//! Each rule is a pure function from the tree, read once, to its findings; its unit tests show that
+//! it fires. A finding that fails the run names file, line and what to do; one that only warns is
+//! shown and counted.
 
 mod docs;
 mod files;
 mod layers;
 mod mission;
 mod words;
+mod wrap;
 
 use std::fmt;
 use std::fs;
@@ -67,12 +69,22 @@ impl Finding {
     }
 }
 
-/// `cargo xtask tidy`
+/// `cargo xtask tidy [--wrap]`
 pub(crate) fn command(args: &[String]) -> Result<()> {
-    if let Some(arg) = args.first() {
-        bail!("tidy takes no argument, found {arg:?}");
+    let root = root();
+    match args {
+        [] => {}
+        [arg] if arg == "--wrap" => {
+            for file in &read_tree(&root)? {
+                if let Some(text) = wrap::wrapped(file) {
+                    eprintln!("tidy: wrapped {}", file.path);
+                    fs::write(root.join(&file.path), text)?;
+                }
+            }
+        }
+        _ => bail!("tidy takes --wrap, found {args:?}"),
     }
-    let tree = read_tree(&root())?;
+    let tree = read_tree(&root)?;
     let mut findings = layers::check(&Graph::read()?);
     findings.extend(files::check(&tree));
     findings.extend(words::check(&tree));
@@ -113,7 +125,8 @@ fn read_tree(root: &Path) -> Result<Vec<File>> {
     let listed = run::output(git.current_dir(root)).context("tidy reads the tree through git")?;
     let mut files = Vec::new();
     for path in listed.split_terminator('\0') {
-        // A file that is deleted but not yet committed is listed and not there; one that is no text has no rules.
+        // A file that is deleted but not yet committed is listed and not there; one that is no text
+        // has no rules.
         let Ok(bytes) = fs::read(root.join(path)) else {
             continue;
         };

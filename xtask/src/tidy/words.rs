@@ -33,7 +33,8 @@ const ITEM_STARTS: &[Banned] = &[
     banned("fn get_", "the bare noun: `fn pool()`"),
 ];
 
-/// Words of the field that have one term here, in source and documents alike, whole and in any case.
+/// Words of the field that have one term here, in source and documents alike, whole and in any
+/// case.
 const SYNONYMS: &[Banned] = &[
     banned("whitelist", "allow"),
     banned("blacklist", "deny"),
@@ -54,8 +55,8 @@ const SYNONYMS: &[Banned] = &[
     banned("scoreboard", "tally"),
 ];
 
-/// What ties the tree to one machine or one mirror: paths, hosts, names of tools. Written in two halves, so that this
-/// file does not hold them.
+/// What ties the tree to one machine or one mirror: paths, hosts, names of tools. Written in two
+/// halves, so that this file does not hold them.
 const FOREIGN: &[(&str, &str)] = &[
     ("/wo", "rk/"),
     ("/fa", "rm/"),
