@@ -8,6 +8,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::process::Stdio;
 
 use anyhow::{Context, Result, bail};
 
@@ -66,11 +67,6 @@ pub(crate) const PACKAGES: &[Package] = &[
         "lab, demo, tests as root",
     ),
     part(
-        "ethtool",
-        "lab turns offloads of its links off and on",
-        "lab, demo",
-    ),
-    part(
         "nginx-light",
         "a real server as pool member",
         "lab and demo, tests with nginx",
@@ -94,7 +90,6 @@ const CARGO_DENY: &str = "0.20.2";
 #[derive(Debug, Default)]
 pub(crate) struct Report {
     pub(crate) missing: Vec<Package>,
-    pub(crate) cargo_deny: bool,
 }
 
 impl Report {
@@ -140,45 +135,43 @@ pub(crate) fn command(args: &[String]) -> Result<()> {
         bail!("setup takes no argument, found {arg:?}");
     }
     let report = ensure()?;
+    cargo_tools()?;
     if !report.missing.is_empty() {
-        bail!("{}", report.shown().trim_end());
+        bail!("packages are missing, see above");
     }
     eprintln!("setup: everything is there");
     Ok(())
 }
 
-/// Installs what is missing where that is possible, and reports what is missing still.
+/// Installs the packages that are missing where that is possible, and shows and reports what is
+/// missing still.
 pub(crate) fn ensure() -> Result<Report> {
-    let missing = missing(&PackageState::read());
-    let cargo_deny = run::works(cargo().args(["deny", "--version"]));
-    let mut report = Report {
-        missing,
-        cargo_deny,
-    };
-    if !report.missing.is_empty()
-        && run::is_root()
-        && run::works(program("apt-get").arg("--version"))
-    {
-        install(&report.missing)?;
-        report.missing = self::missing(&PackageState::read());
+    let mut missing = missing(&PackageState::read());
+    let can_install = run::is_root() && run::works(program("apt-get").arg("--version"));
+    if !missing.is_empty() && can_install {
+        install(&missing)?;
+        missing = self::missing(&PackageState::read());
     }
-    if !report.missing.is_empty() {
-        eprint!("{}", report.shown());
-    }
-    if !report.cargo_deny {
-        eprintln!("setup: installing cargo-deny {CARGO_DENY}, which takes some minutes once");
-        let version = CARGO_DENY;
-        check(cargo().args([
-            "install",
-            "--quiet",
-            "--locked",
-            "cargo-deny",
-            "--version",
-            version,
-        ]))?;
-        report.cargo_deny = true;
-    }
+    let report = Report { missing };
+    eprint!("{}", report.shown());
     Ok(report)
+}
+
+/// Installs the cargo tools that the tests need and that are missing.
+pub(crate) fn cargo_tools() -> Result<()> {
+    if run::works(cargo().args(["deny", "--version"])) {
+        return Ok(());
+    }
+    eprintln!("setup: installing cargo-deny {CARGO_DENY}, which takes some minutes once");
+    let version = CARGO_DENY;
+    check(cargo().args([
+        "install",
+        "--quiet",
+        "--locked",
+        "cargo-deny",
+        "--version",
+        version,
+    ]))
 }
 
 /// Which packages dpkg has installed.
@@ -217,7 +210,8 @@ fn install(packages: &[Package]) -> Result<()> {
     apt.env("DEBIAN_FRONTEND", "noninteractive");
     apt.args(["-q", "-q", "install", "--yes", "--no-install-recommends"])
         .args(&names);
-    check(&mut apt)?;
+    // Its progress is nobody's interest; what goes wrong comes on standard error.
+    check(apt.stdout(Stdio::null()))?;
     if names.contains(&"nginx-light") && Path::new("/run/systemd/system").exists() {
         // The package enables its service for the next start of the machine, too.
         check(program("systemctl").args(["--quiet", "disable", "nginx"]))?;

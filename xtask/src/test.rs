@@ -35,6 +35,7 @@ pub(crate) fn command(args: &[String]) -> Result<()> {
     let mut can_build = false;
     phases.run("setup", || {
         can_build = setup::ensure()?.can_build();
+        setup::cargo_tools()?;
         if !can_build {
             bail!("the workspace cannot be built without the packages named above");
         }

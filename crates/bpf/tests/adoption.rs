@@ -1,5 +1,7 @@
 //! Loading, adopting, replacing. Needs root.
 
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use std::num::NonZeroU16;

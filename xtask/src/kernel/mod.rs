@@ -114,15 +114,14 @@ fn run_on_kernel(kernel: &Path, verifier: &Path) -> Result<()> {
 fn unpacked_kernel() -> Result<PathBuf> {
     let folder = target_dir().join("debian-kernel");
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    let Ok(depends) = run::output(program("apt-cache").args(["depends", META_PACKAGE])) else {
-        bail!("apt-cache does not run here");
-    };
-    let Some(package) = depends
-        .lines()
-        .find_map(|line| line.trim().strip_prefix("Depends: "))
-    else {
-        bail!("no package {META_PACKAGE}: run apt-get update");
-    };
+    let mut package = newest_kernel();
+    if package.is_none() && run::is_root() {
+        // A machine whose lists were never fetched or were cleared knows no package.
+        check(program("apt-get").args(["-q", "-q", "update"]))?;
+        package = newest_kernel();
+    }
+    let package =
+        package.with_context(|| format!("no package {META_PACKAGE}: run apt-get update"))?;
     let release = package.trim_start_matches("linux-image-");
     let image = folder.join(format!("vmlinuz-{release}"));
     if image.exists() {
@@ -131,10 +130,10 @@ fn unpacked_kernel() -> Result<PathBuf> {
     eprintln!("kernel: downloading {package}");
     check(
         program("apt-get")
-            .args(["-q", "-q", "download", package])
+            .args(["-q", "-q", "download", &package])
             .current_dir(&folder),
     )?;
-    let archive = newest_package(&folder, package)?;
+    let archive = downloaded(&folder, &package)?;
     let unpacked = folder.join("unpacked");
     check(program("dpkg").arg("-x").arg(&archive).arg(&unpacked))?;
     // The name says that it is whole, so it comes last.
@@ -150,7 +149,16 @@ fn unpacked_kernel() -> Result<PathBuf> {
     Ok(image)
 }
 
-fn newest_package(folder: &Path, package: &str) -> Result<PathBuf> {
+/// The package that the meta package stands for, as apt knows it.
+fn newest_kernel() -> Option<String> {
+    let depends = run::output(program("apt-cache").args(["depends", META_PACKAGE])).ok()?;
+    let package = depends
+        .lines()
+        .find_map(|line| line.trim().strip_prefix("Depends: "))?;
+    Some(package.to_owned())
+}
+
+fn downloaded(folder: &Path, package: &str) -> Result<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
