@@ -240,6 +240,8 @@ impl Body {
         let len = match rest {
             [] | [b'\r'] => return Ok(false),
             [b'\r', b'\n', ..] => 2,
+            // Not the end, and no field starts like this.
+            [b'\r' | b'\n', ..] => return Err(Refusal::Trailer),
             _ => {
                 let window = &rest[..rest.len().min(limits.trailer_bytes_max)];
                 let Some(len) = end_of_head(window, 0) else {

@@ -1,1 +1,7 @@
 //! Tests of the HTTP/1 codec.
+
+mod driver;
+mod exchange;
+mod law;
+mod requests;
+mod responses;
