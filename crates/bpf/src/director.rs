@@ -155,7 +155,8 @@ impl Director {
         self.uplinks.attached()
     }
 
-    /// Watches what a guest sends: the interface is the node's side of the guest's veth or tap.
+    /// Watches what a guest sends: the interface is the node's side of the guest's veth or tap. Other guests may
+    /// forward to the guest's address from now on; nobody outside may use it as a source.
     pub fn attach_port(&self, ifindex: u32, port: &GuestPort) -> Result<AttachMode> {
         let entry = hl_port {
             address: in6(port.address),
@@ -163,12 +164,18 @@ impl Director {
             reserved: 0,
         };
         self.ports.set(ifindex, entry)?;
+        self.members
+            .set(in6(port.address), abi::MEMBER_HERE as u32)?;
         self.guest_ports.attach(ifindex)
     }
 
     /// Whether the port was attached.
     pub fn detach_port(&self, ifindex: u32) -> Result<bool> {
         let was_attached = self.guest_ports.detach(ifindex)?;
+        let entries = self.ports.entries()?;
+        if let Some((_, port)) = entries.iter().find(|(key, _)| *key == ifindex) {
+            self.members.remove(port.address)?;
+        }
         self.ports.remove(ifindex)?;
         Ok(was_attached)
     }
@@ -356,9 +363,10 @@ impl Director {
         Ok((time != 0).then_some(time))
     }
 
-    /// Lets a node or guest elsewhere send Geneve through the uplinks. All others' is dropped.
+    /// Lets a node or guest elsewhere send Geneve through the uplinks, and guests here forward to it. All others'
+    /// is dropped.
     pub fn add_member(&self, address: IpAddr) -> Result<()> {
-        self.members.set(in6(address), 1)
+        self.members.set(in6(address), abi::MEMBER_ELSEWHERE as u32)
     }
 
     /// Whether the address was a member.

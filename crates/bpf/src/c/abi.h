@@ -23,6 +23,10 @@
 #define HL_VIP 1
 #define HL_EGRESS 2
 
+/* Where an underlay member is, the value in members: only one elsewhere may send through an uplink. */
+#define HL_MEMBER_ELSEWHERE 1
+#define HL_MEMBER_HERE 2
+
 /* Bits of a guest word: hop index in the low half, plus the mark. */
 #define HL_GUEST_HOP_MASK 0xffffffff
 #define HL_GUEST_WATCHED 0x100000000
@@ -39,7 +43,7 @@
 
 /* Limits of the parser. */
 #define HL_EXTENSIONS_MAX 4		/* IPv6 extension headers before TCP: hop-by-hop and destination options */
-#define HL_EXTENSION_BYTES_MAX 256	/* all of them together; more is counted and dropped */
+#define HL_EXTENSION_BYTES_MAX 128	/* all of them together; more is counted and dropped */
 
 /* Where a packet to a guest goes. Written once before a guest word names it, never changed while it does. */
 struct hl_hop {

@@ -1,16 +1,499 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
+/*
+ * The ingress of a guest: decides for every packet of its virtual cluster whether its own kernel gets it or the next
+ * guest of the row. The decisions are those of core's steer.rs, in its order and words. docs/verdicts.md lists them.
+ */
 #include "maps_ingress.h"
+
+#include "geneve.h"
+#include "kernel.h"
+#include "live.h"
+#include "parse.h"
+#include "row.h"
+#include "sip.h"
+
+/* What our kernel holds of the flow. */
+enum held {
+	HELD_NOTHING,
+	HELD_LISTENER,
+	HELD_HALF_OPEN_OURS,	/* the packet acknowledges our initial sequence number */
+	HELD_HALF_OPEN_OTHER,
+	HELD_ESTABLISHED,
+	HELD_TIME_WAIT,
+	HELD_COOKIE,
+};
+
+/* A packet of ours on its way through. Holds no pointers: it is passed to functions that are verified by themselves. */
+struct passage {
+	struct client client;
+	__u64 hash;
+	__u64 row;		/* our own */
+	__u64 word;		/* the packet's, 0 if plain */
+	__u16 stamper;
+	__u16 flags;
+	__u32 outer;		/* bytes of encapsulation that it has: 0, 56 or 76 */
+	enum held held;
+};
+
+static __always_inline int count(__u32 which, int action)
+{
+	__u64 *counter = bpf_map_lookup_elem(&counters, &which);
+
+	if (counter)
+		(*counter)++;
+	return action;
+}
+
+static __always_inline int refuse(enum parsed why)
+{
+	switch (why) {
+	case PARSED_ICMP_ERROR:
+		return count(COUNT_drop_icmp_error, XDP_DROP);
+	case PARSED_TRUNCATED:
+		return count(COUNT_drop_truncated, XDP_DROP);
+	case PARSED_EXTENSION:
+		return count(COUNT_drop_extension, XDP_DROP);
+	case PARSED_FRAGMENT:
+		return count(COUNT_drop_fragment, XDP_DROP);
+	case PARSED_ICMP:
+	case PARSED_PROTOCOL:
+		return count(COUNT_drop_protocol, XDP_DROP);
+	default:
+		return count(COUNT_drop_malformed, XDP_DROP);
+	}
+}
+
+/* To the stack, without the encapsulation. */
+__noinline int hand_up(struct xdp_md *ctx, const struct passage *p, __u32 counter)
+{
+	void *data = (void *)(long)ctx->data;
+	void *end = (void *)(long)ctx->data_end;
+	struct ethhdr *eth = data;
+	struct ethhdr saved;
+
+	if (!p)
+		return XDP_ABORTED;
+
+	if (p->outer) {
+		if ((void *)(eth + 1) > end)
+			return count(COUNT_drop_truncated, XDP_DROP);
+		__builtin_memcpy(&saved, eth, 12);
+		saved.h_proto = p->client.is_v6 ? bpf_htons(ETH_P_IPV6) : bpf_htons(ETH_P_IP);
+		if (bpf_xdp_adjust_head(ctx, p->outer))
+			return count(COUNT_drop_truncated, XDP_DROP);
+		data = (void *)(long)ctx->data;
+		end = (void *)(long)ctx->data_end;
+		eth = data;
+		if ((void *)(eth + 1) > end)
+			return count(COUNT_drop_truncated, XDP_DROP);
+		__builtin_memcpy(eth, &saved, sizeof(saved));
+	}
+	return count(counter, XDP_PASS);
+}
+
+/* To the guest `slot`, with the word, flags and stamper of `stamp`. */
+__noinline int forward(struct xdp_md *ctx, const struct passage *p, const struct stamp *new, __u32 slot,
+		       __u32 counter)
+{
+	__u64 *guest = bpf_map_lookup_elem(&guests, &slot);
+	struct hl_hop *hop;
+	struct stamp stamp;
+	__u32 hop_index;
+
+	if (unlikely(!guest || !p || !new))
+		return count(COUNT_drop_no_peer, XDP_DROP);
+	hop_index = READ_ONCE(*guest) & HL_GUEST_HOP_MASK;
+	if (unlikely(!hop_index))
+		return count(COUNT_drop_no_peer, XDP_DROP);
+	hop = bpf_map_lookup_elem(&hops, &hop_index);
+	if (unlikely(!hop))
+		return count(COUNT_drop_no_peer, XDP_DROP);
+	stamp = *new;
+	switch (encapsulate(ctx, hop, &p->client, &stamp, source_port_of(p->hash), p->outer)) {
+	case TOO_BIG:
+		return count(COUNT_drop_too_big, XDP_DROP);
+	case NO_HEADROOM:
+		return count(COUNT_drop_no_headroom, XDP_DROP);
+	default:
+		return count(counter, XDP_TX);
+	}
+}
+
+static __always_inline bool listens(enum held held)
+{
+	return held == HELD_LISTENER || held == HELD_COOKIE || held == HELD_TIME_WAIT;
+}
+
+static __always_inline bool is_known(__u8 segment, enum held held)
+{
+	switch (held) {
+	case HELD_ESTABLISHED:
+		return true;
+	case HELD_TIME_WAIT:
+		/* A SYN may open a connection, so it is judged like one that meets a listener. */
+		return segment != SEGMENT_SYN;
+	case HELD_HALF_OPEN_OURS:
+		return segment != SEGMENT_BARE;
+	case HELD_HALF_OPEN_OTHER:
+		return segment == SEGMENT_SYN;
+	case HELD_COOKIE:
+		return segment == SEGMENT_ACK;
+	default:
+		return false;
+	}
+}
+
+/* Nobody is left to ask. The stack answers only if it is sure that nobody knows the packet. */
+static __always_inline int last_hop(struct xdp_md *ctx, const struct passage *p,
+				    const struct hl_self *us, __u64 word, __u16 flags)
+{
+	__u8 segment = p->client.segment;
+
+	if (segment == SEGMENT_BARE)
+		return hand_up(ctx, p, COUNT_delivered);
+	if (segment == SEGMENT_ACK &&
+	    (p->held == HELD_HALF_OPEN_OTHER || p->held == HELD_HALF_OPEN_OURS))
+		return count(COUNT_wrong_number, XDP_DROP);
+	if (flags & HL_NO_ANSWER)
+		return count(COUNT_no_answer, XDP_DROP);
+	if (!(p->row & ROW_GUESTS) || !is_same_sequence(word, p->row))
+		return count(COUNT_older_row, XDP_DROP);
+	if (bpf_ktime_get_boot_ns() >= READ_ONCE(us->lease_until_ns))
+		return count(COUNT_no_lease, XDP_DROP);
+	if (segment == SEGMENT_SYN && listens(p->held))
+		return count(COUNT_not_listed, XDP_DROP);
+	return hand_up(ctx, p, COUNT_answered);
+}
+
+/* The packet's word is not older than our row: it decides who is asked next. */
+static __always_inline int along(struct xdp_md *ctx, const struct passage *p, const struct hl_self *us)
+{
+	int position = position_of(p->word, us->slot);
+	__u16 flags = p->flags;
+	struct stamp stamp;
+	__u32 next;
+
+	if (unlikely(position < 0))
+		return count(COUNT_not_named, XDP_DROP);
+	if (p->client.segment == SEGMENT_SYN && listens(p->held) &&
+	    position_of(p->row, us->slot) >= 0)
+		return hand_up(ctx, p, COUNT_accepted);
+	next = position < ROW_SLOTS - 1 ? slot_at(p->word, position + 1) : 0;
+	if (!next)
+		return last_hop(ctx, p, us, p->word, flags);
+	if (!(p->row & ROW_GUESTS) || is_newer(p->word, p->row))
+		flags |= HL_NO_ANSWER;
+	stamp = (struct stamp){ .word = p->word, .vni = us->number, .tag = p->hash >> 32,
+				.stamper = p->stamper, .flags = flags };
+	return forward(ctx, p, &stamp, next, COUNT_forwarded);
+}
+
+/* Our row is newer than the packet's word, or the packet has none: we stamp it. */
+static __always_inline int restamp(struct xdp_md *ctx, const struct passage *p, const struct hl_self *us)
+{
+	bool is_syn = p->client.segment == SEGMENT_SYN;
+	__u32 slot = us->slot;
+	__u64 word = is_syn ? p->row : without(p->row, slot);
+	struct stamp stamp;
+	__u32 next;
+
+	if (READ_ONCE(us->dead_marks))
+		word = dead_last(word, us->dead, slot);
+	next = slot_at(word, 0);
+	if (is_syn && next == slot) {
+		if (listens(p->held))
+			return hand_up(ctx, p, COUNT_accepted);
+		next = slot_at(word, 1);
+	}
+	if (!next)
+		return last_hop(ctx, p, us, p->row, 0);
+	stamp = (struct stamp){ .word = word, .vni = us->number, .tag = p->hash >> 32,
+				.stamper = 0, .flags = p->flags & HL_AS_NEW };
+	return forward(ctx, p, &stamp, next, COUNT_restamped);
+}
+
+static __always_inline void note_stale(__u16 stamper)
+{
+	__u32 index = stamper;
+	__u64 *packets = bpf_map_lookup_elem(&stale_stamps, &index);
+
+	if (packets)
+		__sync_fetch_and_add(packets, 1);
+}
+
+__noinline int steer(struct xdp_md *ctx, const struct passage *p)
+{
+	__u32 zero = 0;
+	struct hl_self *us = bpf_map_lookup_elem(&me, &zero);
+	bool is_older;
+
+	if (!us || !p)
+		return XDP_ABORTED;
+	if (is_known(p->client.segment, p->held)) {
+		if (p->held == HELD_COOKIE)
+			count(COUNT_also_cookie, 0);
+		return hand_up(ctx, p, COUNT_delivered);
+	}
+	if (p->held == HELD_HALF_OPEN_OTHER && p->client.segment == SEGMENT_ACK)
+		count(COUNT_also_mismatch, 0);
+	if (!p->outer) {
+		if (!(p->row & ROW_GUESTS))
+			return count(COUNT_no_row, XDP_DROP);
+		return restamp(ctx, p, us);
+	}
+	is_older = p->row & ROW_GUESTS && is_newer(p->row, p->word);
+	if (!is_older)
+		return along(ctx, p, us);
+	if (p->stamper)
+		note_stale(p->stamper);
+	return restamp(ctx, p, us);
+}
+
+/* Whether the packet's ACK answers a SYN cookie of this listener's. */
+static __always_inline bool is_cookie(struct xdp_md *ctx, const struct passage *p, struct bpf_sock *sk)
+{
+	void *end = (void *)(long)ctx->data_end;
+	void *ip = (void *)(long)ctx->data + sizeof(struct ethhdr);
+	__u32 tcp_offset = p->client.tcp_offset;
+	struct tcphdr *tcp;
+
+	if (p->outer == HL_OUTER_V4)
+		ip += HL_OUTER_V4;
+	else if (p->outer == HL_OUTER_V6)
+		ip += HL_OUTER_V6;
+	if (tcp_offset > sizeof(struct ipv6hdr) + HL_EXTENSION_BYTES_MAX)
+		return false;
+	tcp = ip + tcp_offset;
+	if ((void *)(tcp + 1) > end)
+		return false;
+	if (p->client.is_v6) {
+		struct ipv6hdr *ip6 = ip;
+
+		return (void *)(ip6 + 1) <= end &&
+		       !bpf_tcp_check_syncookie(sk, ip6, sizeof(*ip6), tcp, sizeof(*tcp));
+	} else {
+		struct iphdr *ip4 = ip;
+
+		return (void *)(ip4 + 1) <= end &&
+		       !bpf_tcp_check_syncookie(sk, ip4, sizeof(*ip4), tcp, sizeof(*tcp));
+	}
+}
+
+/* What our kernel holds of the packet's flow: an enum held. */
+__noinline int look_up(struct xdp_md *ctx, const struct passage *p)
+{
+	const struct client *client;
+	struct bpf_sock_tuple tuple = {};
+	enum held held = HELD_ESTABLISHED;
+	struct tcp_timewait_sock *tw;
+	struct tcp_request_sock *request;
+	struct bpf_sock *sk;
+
+	if (!p)
+		return HELD_NOTHING;
+	client = &p->client;
+	if (client->is_v6) {
+		__builtin_memcpy(&tuple.ipv6, client->addresses, 32);
+		*(__u32 *)&tuple.ipv6.sport = client->ports;
+		sk = bpf_skc_lookup_tcp(ctx, &tuple, sizeof(tuple.ipv6), BPF_F_CURRENT_NETNS, 0);
+	} else {
+		*(__u64 *)&tuple.ipv4 = client->addresses[0];
+		*(__u32 *)&tuple.ipv4.sport = client->ports;
+		sk = bpf_skc_lookup_tcp(ctx, &tuple, sizeof(tuple.ipv4), BPF_F_CURRENT_NETNS, 0);
+	}
+	if (!sk)
+		return HELD_NOTHING;
+	switch (sk->state) {
+	case STATE_LISTEN:
+		held = HELD_LISTENER;
+		if (client->segment == SEGMENT_ACK && is_cookie(ctx, p, sk))
+			held = HELD_COOKIE;
+		break;
+	case STATE_NEW_SYN_RECV:
+		request = bpf_skc_to_tcp_request_sock(sk);
+		held = HELD_HALF_OPEN_OTHER;
+		if (request && client->segment == SEGMENT_ACK &&
+		    bpf_ntohl(client->acknowledged) == request->snt_isn + 1)
+			held = HELD_HALF_OPEN_OURS;
+		break;
+	case STATE_TIME_WAIT:
+		/* An orphan in FIN_WAIT2 looks like this too. */
+		tw = bpf_skc_to_tcp_timewait_sock(sk);
+		if (!tw || tw->tw_sk.tw_substate != STATE_FIN_WAIT2)
+			held = HELD_TIME_WAIT;
+		break;
+	case STATE_CLOSE:
+		held = HELD_NOTHING;
+		break;
+	default:
+		break;
+	}
+	bpf_sk_release(sk);
+	return held;
+}
+
+/* The packet is one of ours and its tag, if it has one, is right. */
+static __always_inline int admit(struct xdp_md *ctx, struct passage *p, const struct hl_address *address)
+{
+	__u32 bucket = p->hash & 0xffff;
+	__u64 *row;
+
+	if (unlikely(address->kind == HL_EGRESS))
+		bucket = (bpf_ntohs(p->client.ports >> 16) & 0x3ff) << 6;
+	row = bpf_map_lookup_elem(&rows, &bucket);
+	if (unlikely(!row))
+		return count(COUNT_no_row, XDP_DROP);
+	p->row = READ_ONCE(*row);
+	p->held = look_up(ctx, p);
+	return steer(ctx, p);
+}
+
+/* A client's packet, `outer` bytes behind the Ethernet header; if it has an encapsulation, `tag` is its. */
+static __always_inline int take4(struct xdp_md *ctx, struct passage *p, const struct hl_self *us,
+				 void *data, void *end,
+				 __u32 outer, __u32 inner_length, __u32 tag)
+{
+	struct iphdr *ip = data + sizeof(struct ethhdr) + outer;
+	struct hl_address *address;
+	enum parsed parsed;
+
+	if (unlikely((void *)(ip + 1) > end))
+		return count(COUNT_drop_truncated, XDP_DROP);
+	if (unlikely(outer && bpf_ntohs(ip->tot_len) != inner_length))
+		return count(COUNT_drop_length, XDP_DROP);
+	address = bpf_map_lookup_elem(&addresses4, &ip->daddr);
+	if (!address)
+		return outer ? count(COUNT_drop_inner_destination, XDP_DROP)
+			     : count(COUNT_pass_not_ours, XDP_PASS);
+	parsed = parse4(ip, end, &p->client);
+	if (unlikely(parsed != PARSED_TCP)) {
+		if (!outer && parsed == PARSED_ICMP)
+			return count(COUNT_pass_icmp, XDP_PASS);
+		return refuse(parsed);
+	}
+	p->hash = flow_hash4(us->key, p->client.addresses[0], p->client.ports, IPPROTO_TCP);
+	if (unlikely(outer && p->hash >> 32 != tag))
+		return count(COUNT_drop_tag, XDP_DROP);
+	return admit(ctx, p, address);
+}
+
+static __always_inline int take6(struct xdp_md *ctx, struct passage *p, const struct hl_self *us,
+				 void *data, void *end,
+				 __u32 outer, __u32 inner_length, __u32 tag)
+{
+	struct ipv6hdr *ip = data + sizeof(struct ethhdr) + outer;
+	struct hl_address *address;
+	enum parsed parsed;
+
+	if (unlikely((void *)(ip + 1) > end))
+		return count(COUNT_drop_truncated, XDP_DROP);
+	if (unlikely(outer && bpf_ntohs(ip->payload_len) + sizeof(*ip) != inner_length))
+		return count(COUNT_drop_length, XDP_DROP);
+	address = bpf_map_lookup_elem(&addresses6, &ip->daddr);
+	if (!address)
+		return outer ? count(COUNT_drop_inner_destination, XDP_DROP)
+			     : count(COUNT_pass_not_ours, XDP_PASS);
+	parsed = parse6(ctx, ip, end, sizeof(struct ethhdr) + outer, &p->client);
+	if (unlikely(parsed != PARSED_TCP)) {
+		if (!outer && parsed == PARSED_ICMP)
+			return count(COUNT_pass_icmp, XDP_PASS);
+		return refuse(parsed);
+	}
+	p->hash = flow_hash6(us->key, p->client.addresses, p->client.ports, IPPROTO_TCP);
+	if (unlikely(outer && p->hash >> 32 != tag))
+		return count(COUNT_drop_tag, XDP_DROP);
+	return admit(ctx, p, address);
+}
+
+/* UDP to the port of Geneve. `outer` is 56 or 76, `room` what the outer IP header says is behind it. */
+static __always_inline int take_geneve(struct xdp_md *ctx, struct passage *p, const struct hl_self *us,
+				 void *data, void *end,
+				       struct udphdr *udp, __u32 outer, __u32 room)
+{
+	struct geneve *geneve = (void *)(udp + 1);
+	__u32 udp_length = bpf_ntohs(udp->len);
+	__u32 inner_length, tag, index;
+	__u64 *seen;
+
+	if (unlikely((void *)(geneve + 1) > end))
+		return count(COUNT_drop_truncated, XDP_DROP);
+	/* Without a checksum the kernel may take the inner one for checked. */
+	if (unlikely(!udp->check || udp_length != room || udp_length < sizeof(*udp) + sizeof(*geneve)))
+		return count(COUNT_drop_outer, XDP_DROP);
+	if (unlikely((__u64)udp_length > (__u64)(end - (void *)udp)))
+		return count(COUNT_drop_truncated, XDP_DROP);
+	if (unlikely(geneve->version_options != GENEVE_OPTION_WORDS ||
+		     (geneve->flags & (GENEVE_CONTROL | GENEVE_CRITICAL)) != GENEVE_CRITICAL))
+		return count(COUNT_drop_geneve, XDP_DROP);
+	if (unlikely(bpf_ntohl(geneve->vni_reserved) >> 8 != us->number))
+		return count(COUNT_drop_cluster, XDP_DROP);
+	if (unlikely(geneve->option_class != bpf_htons(HL_OPTION_CLASS) ||
+		     geneve->option_type != HL_OPTION_TYPE || geneve->option_length != 4))
+		return count(COUNT_drop_option, XDP_DROP);
+	if (unlikely(geneve->layout_flags >> 4 != HL_LAYOUT))
+		return count(COUNT_drop_layout, XDP_DROP);
+	p->flags = geneve->layout_flags & 0xf;
+	if (unlikely(p->flags & ~(HL_NO_ANSWER | HL_AS_NEW) || geneve->zero))
+		return count(COUNT_drop_option, XDP_DROP);
+	p->word = bpf_be64_to_cpu(geneve->word);
+	if (unlikely(!is_row(p->word)))
+		return count(COUNT_drop_row, XDP_DROP);
+	p->stamper = bpf_ntohs(geneve->stamper);
+	p->outer = outer;
+	tag = bpf_ntohl(geneve->tag);
+	inner_length = udp_length - sizeof(*udp) - sizeof(*geneve);
+	index = p->stamper;
+	seen = bpf_map_lookup_elem(&stampers, &index);
+	if (seen && !READ_ONCE(*seen))
+		WRITE_ONCE(*seen, 1);
+	if (geneve->protocol == bpf_htons(ETH_P_IP))
+		return take4(ctx, p, us, data, end, outer, inner_length, tag);
+	if (geneve->protocol == bpf_htons(ETH_P_IPV6))
+		return take6(ctx, p, us, data, end, outer, inner_length, tag);
+	return count(COUNT_drop_geneve, XDP_DROP);
+}
 
 SEC("xdp")
 int ingress(struct xdp_md *ctx)
 {
-	return XDP_PASS;
-}
+	void *data = (void *)(long)ctx->data;
+	void *end = (void *)(long)ctx->data_end;
+	struct ethhdr *eth = data;
+	struct passage p = {};
+	struct hl_self *us;
+	__u32 zero = 0;
 
-struct bpf_iter__tcp;
+	us = bpf_map_lookup_elem(&me, &zero);
+	if (unlikely(!us))
+		return XDP_ABORTED;
+	if (unlikely((void *)(eth + 1) > end))
+		return count(COUNT_drop_truncated, XDP_DROP);
+	if (likely(eth->h_proto == bpf_htons(ETH_P_IP))) {
+		struct iphdr *ip = (void *)(eth + 1);
+		struct udphdr *udp = (void *)(ip + 1);
 
-SEC("iter/tcp")
-int count_live(struct bpf_iter__tcp *ctx)
-{
-	return 0;
+		if (unlikely((void *)(ip + 1) > end))
+			return count(COUNT_drop_truncated, XDP_DROP);
+		if (likely(ip->protocol == IPPROTO_UDP && ip->ihl == 5 && ip->version == 4 &&
+			   !(ip->frag_off & bpf_htons(IP_MORE_OR_OFFSET)) &&
+			   (void *)(udp + 1) <= end && udp->dest == bpf_htons(HL_GENEVE_PORT)))
+			return take_geneve(ctx, &p, us, data, end, udp, HL_OUTER_V4,
+					   bpf_ntohs(ip->tot_len) - sizeof(*ip));
+		return take4(ctx, &p, us, data, end, 0, 0, 0);
+	}
+	if (eth->h_proto == bpf_htons(ETH_P_IPV6)) {
+		struct ipv6hdr *ip = (void *)(eth + 1);
+		struct udphdr *udp = (void *)(ip + 1);
+
+		if (unlikely((void *)(ip + 1) > end))
+			return count(COUNT_drop_truncated, XDP_DROP);
+		if (likely(ip->nexthdr == IPPROTO_UDP && (void *)(udp + 1) <= end &&
+			   udp->dest == bpf_htons(HL_GENEVE_PORT)))
+			return take_geneve(ctx, &p, us, data, end, udp, HL_OUTER_V6,
+					   bpf_ntohs(ip->payload_len));
+		return take6(ctx, &p, us, data, end, 0, 0, 0);
+	}
+	if (eth->h_proto == bpf_htons(ETH_P_8021Q) || eth->h_proto == bpf_htons(ETH_P_8021AD))
+		return count(COUNT_pass_vlan, XDP_PASS);
+	return count(COUNT_pass_other, XDP_PASS);
 }
