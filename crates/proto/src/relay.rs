@@ -292,3 +292,6 @@ fn index(from: Side) -> usize {
         Side::Member => 1,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -35,7 +35,7 @@ fn fields() -> impl Strategy<Value = String> {
         2 => Just("X-Forwarded-For: 10.0.0.1\r\n"),
         1 => Just("TE: trailers\r\n"),
         1 => Just("Date: Thu, 01 Jan 1970 00:00:00 GMT\r\n"),
-        1 => Just("Expect: 100-continue\r\n"),
+        2 => Just("Expect: 100-continue\r\n"),
         1 => Just("Content-Length: 3\r\n"),
         1 => Just("Transfer-Encoding: chunked\r\n"),
         1 => Just("Folded: a\r\n b\r\n"),
@@ -91,9 +91,11 @@ fn request() -> impl Strategy<Value = Vec<u8>> {
     let target =
         prop_oneof![6 => Just("/"), 1 => Just("/a?b"), 1 => Just("http://y/a"), 1 => Just("*")];
     let version = prop_oneof![6 => Just("HTTP/1.1"), 1 => Just("HTTP/1.0")];
-    (method, target, version, fields(), body()).prop_map(
-        |(method, target, version, fields, (framing, body))| {
-            let head = format!("{method} {target} {version}\r\nHost: x\r\n{fields}{framing}\r\n");
+    let before = prop_oneof![6 => Just(""), 1 => Just("\r\n"), 1 => Just("\r\n\r\n")];
+    (before, method, target, version, fields(), body()).prop_map(
+        |(before, method, target, version, fields, (framing, body))| {
+            let line = format!("{before}{method} {target} {version}\r\n");
+            let head = format!("{line}Host: x\r\n{fields}{framing}\r\n");
             [head.into_bytes(), body].concat()
         },
     )
@@ -105,7 +107,10 @@ fn response() -> impl Strategy<Value = Vec<u8>> {
         1 => Just("204 No Content"),
         1 => Just("304 Not Modified"),
         1 => Just("413 Content Too Large"),
+        2 => Just("413 Content Too Large\r\nContent-Length: 0"),
         2 => Just("100 Continue\r\n\r\nHTTP/1.1 200 OK"),
+        1 => Just("102 Processing\r\n\r\nHTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 200 OK"),
+        1 => Just("102 Processing\r\n\r\nHTTP/1.1 102 Processing"),
     ];
     let version = prop_oneof![6 => Just("HTTP/1.1"), 1 => Just("HTTP/1.0")];
     (version, status, fields(), body()).prop_map(|(version, status, fields, (framing, body))| {
@@ -181,6 +186,12 @@ fn cut(script: Vec<Input>, lengths: &[usize]) -> Vec<Input> {
 fn run(script: &[Input], is_slow: bool, mut snapshots: impl FnMut() -> bool) -> Driver {
     let mut driver = Driver::new();
     driver.is_slow = is_slow;
+    // So tight that what counts towards a limit matters.
+    driver.limits.interim_max = 3;
+    driver.limits.discard_bytes_max = 60;
+    driver.limits.chunk_extension_bytes_max = 10;
+    driver.limits.request_body_bytes_max = 60;
+    driver.limits.response_body_bytes_max = 9_000;
     for input in script {
         driver.input(input);
         if snapshots() {
