@@ -15,6 +15,7 @@ mod neighbour;
 mod netlink;
 mod prefix;
 mod route;
+mod tcp;
 mod xdp;
 
 pub use error::{Error, Result};
@@ -25,6 +26,7 @@ pub use neighbour::Neighbour;
 pub use netlink::Netlink;
 pub use prefix::{ParsePrefixError, Prefix};
 pub use route::{NextHop, Route};
+pub use tcp::tcp_retransmits;
 pub use xdp::attach_pass;
 
 #[cfg(test)]
