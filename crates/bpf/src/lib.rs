@@ -23,6 +23,7 @@ mod map;
 mod mapped;
 mod object;
 mod run;
+mod verify;
 
 pub use counters::Counters;
 pub use director::{AddressKind, Director, GuestPort, Vni};
@@ -32,3 +33,4 @@ pub use ingress::{Identity, Ingress, LiveCounts};
 pub use links::{AttachMode, Attached, attach_pass, detach_pass};
 pub use object::Adoption;
 pub use run::Run;
+pub use verify::{Verified, verify};
