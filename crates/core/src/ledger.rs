@@ -207,12 +207,9 @@ impl Ledger {
 /// One line, for people: `312 connections: 300 carried (300 by takeover), 12 finished, 0 reset; longest stall 1.2 ms`.
 impl fmt::Display for Ledger {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} connections: {} carried",
-            self.connections,
-            self.carried.total()
-        )?;
+        let plural = if self.connections == 1 { "" } else { "s" };
+        let (connections, carried) = (self.connections, self.carried.total());
+        write!(f, "{connections} connection{plural}: {carried} carried")?;
         let rungs = Rung::ALL
             .iter()
             .zip(self.carried.by_rung())

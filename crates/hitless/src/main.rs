@@ -1,3 +1,30 @@
 //! The one binary of hitless: its subcommands are the roles. Wiring and command line only.
+//!
+//! One module per command or role, each with its options (`Options`) and `run`. A command answers with an [`exit::Exit`]
+//! or an error; an [`exit::Failure`] in it chooses the exit code and says what to do next.
 
-fn main() {}
+mod check;
+mod cli;
+mod exit;
+mod find;
+mod logging;
+mod order;
+mod output;
+mod serve;
+mod status;
+mod table;
+mod tm;
+mod version;
+mod worker;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let cli = cli::Cli::parse();
+    match cli.run() {
+        Ok(exit) => exit.into(),
+        Err(error) => exit::report(&error).into(),
+    }
+}

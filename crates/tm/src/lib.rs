@@ -6,6 +6,7 @@
 //! Operators reach both through the keeper's control socket ([`control::Client`]).
 
 pub mod control;
+pub mod holder;
 pub mod keeper;
 pub mod monitor;
 pub mod status;

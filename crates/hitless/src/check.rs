@@ -1,0 +1,94 @@
+//! `hitless check`: everything that is wrong with a site file, and nothing else.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use clap::{Args, ValueEnum};
+use hitless_types::problem::Problem;
+use hitless_types::site::{Site, bounds};
+use serde::Serialize;
+
+use crate::exit::Exit;
+use crate::output;
+
+#[derive(Args, Debug)]
+pub(crate) struct Options {
+    /// The site file; `-` reads standard input
+    #[arg(short, long, value_name = "FILE")]
+    file: PathBuf,
+    /// How the answer is printed
+    #[arg(short, long, value_enum, default_value_t = Format::Text)]
+    output: Format,
+}
+
+#[derive(Clone, Copy, ValueEnum, Debug)]
+enum Format {
+    Text,
+    Json,
+}
+
+/// The answer as JSON.
+#[derive(Serialize)]
+struct Answer<'a> {
+    file: &'a str,
+    valid: bool,
+    problems: &'a [Problem],
+    left_out: usize,
+}
+
+pub(crate) fn run(options: &Options) -> Result<Exit> {
+    let file = options.file.display().to_string();
+    let bytes = read(&options.file)?;
+    let result = Site::parse(&file, &bytes);
+    match options.output {
+        Format::Json => {
+            let (problems, left_out) = match &result {
+                Ok(_) => (&[][..], 0),
+                Err(problems) => (&problems.problems[..], problems.left_out),
+            };
+            output::print_json(&Answer {
+                file: &file,
+                valid: result.is_ok(),
+                problems,
+                left_out,
+            })?;
+        }
+        Format::Text => match &result {
+            Ok(site) => output::print(&format!("{file}: ok, {}\n", summary(site)))?,
+            Err(problems) => output::print(&format!("{problems}\n"))?,
+        },
+    }
+    Ok(if result.is_ok() {
+        Exit::Done
+    } else {
+        Exit::Failed
+    })
+}
+
+/// Reads no more than one byte above what is accepted, so that a wrong file name cannot fill the memory.
+fn read(file: &Path) -> Result<Vec<u8>> {
+    let limit = bounds::FILE_BYTES_MAX as u64 + 1;
+    let mut bytes = Vec::new();
+    let result = if file == Path::new("-") {
+        std::io::stdin().lock().take(limit).read_to_end(&mut bytes)
+    } else {
+        std::fs::File::open(file).and_then(|file| file.take(limit).read_to_end(&mut bytes))
+    };
+    result.with_context(|| format!("cannot read {}", file.display()))?;
+    Ok(bytes)
+}
+
+fn summary(site: &Site) -> String {
+    let members = site.pools.iter().map(|pool| pool.members.len()).sum();
+    format!(
+        "{}, {}, {}",
+        count(site.virtual_servers.len(), "virtual server"),
+        count(site.pools.len(), "pool"),
+        count(members, "member")
+    )
+}
+
+fn count(number: usize, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}

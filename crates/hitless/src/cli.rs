@@ -1,0 +1,71 @@
+//! The command line.
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use crate::exit::Exit;
+use crate::{check, order, serve, status, tm, version, worker};
+
+/// A load balancer that keeps every connection through its own changes.
+#[derive(Parser, Debug)]
+#[command(
+    name = "hitless",
+    version = version::long(),
+    arg_required_else_help = true,
+    infer_subcommands = false,
+    after_help = "Exit codes: 0 done, 1 failed or refused, 2 usage, 3 needs the operator, \
+                  4 still running at the timeout, 5 unreachable or not allowed."
+)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Balance on this machine, as a site file says; no root needed
+    Serve(serve::Options),
+    /// Say everything that is wrong with a site file
+    Check(check::Options),
+    /// Show what runs: virtual servers, pools, members, latest changes
+    Status(status::Options),
+    /// Apply the changed site file without closing a connection, or refuse it whole
+    Reload(order::Options),
+    /// Start the program that is now on disk and carry every connection over
+    Upgrade(order::Options),
+    /// Take no new connections, let the others finish, and end
+    Stop(order::StopOptions),
+    /// Print the metrics in the Prometheus text format
+    Metrics(order::Options),
+    /// The traffic manager of a guest: `serve` with a run folder of its own
+    Tm(tm::Options),
+    /// Started by a keeper, never by hand
+    #[command(hide = true)]
+    Worker(worker::Options),
+}
+
+impl Cli {
+    pub(crate) fn run(self) -> Result<Exit> {
+        match self.command {
+            Command::Serve(options) => serve::run(options),
+            Command::Check(options) => check::run(&options),
+            Command::Status(options) => status::run(&options),
+            Command::Reload(options) => order::reload(&options),
+            Command::Upgrade(options) => order::upgrade(&options),
+            Command::Stop(options) => order::stop(&options),
+            Command::Metrics(options) => order::metrics(&options),
+            Command::Tm(options) => tm::run(options),
+            Command::Worker(options) => worker::run(&options),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,107 @@
+//! `hitless reload`, `upgrade`, `stop` and `metrics`: orders to a running program.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use clap::Args;
+use hitless_tm::control::{Client, ControlError, Outcome, Reply, Request};
+
+use crate::exit::{Exit, Failure};
+use crate::find::Which;
+use crate::output;
+
+#[derive(Args, Debug)]
+pub(crate) struct Options {
+    #[command(flatten)]
+    which: Which,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct StopOptions {
+    #[command(flatten)]
+    which: Which,
+    /// Return as soon as the drain has begun
+    #[arg(long)]
+    detach: bool,
+    /// How long to watch the drain; it goes on after that
+    #[arg(long, value_name = "TIME", value_parser = duration, conflicts_with = "detach")]
+    timeout: Option<Duration>,
+}
+
+/// How often a program that drains is looked at.
+const WATCH_INTERVAL: Duration = Duration::from_millis(50);
+
+pub(crate) fn reload(options: &Options) -> Result<Exit> {
+    let reply = options.which.call(Request::Reload)?;
+    conclude(
+        &reply,
+        "the changed file is refused; the configuration that ran before stays",
+    )
+}
+
+pub(crate) fn upgrade(options: &Options) -> Result<Exit> {
+    let reply = options.which.call(Request::Upgrade)?;
+    conclude(
+        &reply,
+        "the upgrade failed; the program that ran before goes on",
+    )
+}
+
+pub(crate) fn metrics(options: &Options) -> Result<Exit> {
+    let reply = options.which.call(Request::Metrics)?;
+    conclude(&reply, "no metrics")
+}
+
+pub(crate) fn stop(options: &StopOptions) -> Result<Exit> {
+    let (folder, client) = options.which.find()?;
+    let reply = match client.call(Request::Stop) {
+        // It had nothing to drain and was gone before it could answer.
+        Err(ControlError::Ended) => return Ok(Exit::Done),
+        reply => reply?,
+    };
+    let exit = conclude(&reply, "the program does not stop")?;
+    if exit != Exit::Done || options.detach {
+        return Ok(exit);
+    }
+    eprintln!("draining (Ctrl-C stops watching, not the drain)");
+    let deadline = options.timeout.map(|timeout| Instant::now() + timeout);
+    while !matches!(
+        Client::connect(&folder),
+        Err(ControlError::NotRunning { .. })
+    ) {
+        if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            let failure = Failure::new(Exit::StillRunning, "the drain is not over yet");
+            return Err(failure
+                .hint("it goes on; `hitless status` shows what is left")
+                .into());
+        }
+        std::thread::sleep(WATCH_INTERVAL);
+    }
+    eprintln!("stopped");
+    Ok(Exit::Done)
+}
+
+/// Prints the answer: what was done on standard output, why not on standard error.
+fn conclude(reply: &Reply, failed: &str) -> Result<Exit> {
+    let body = reply.body.trim_end();
+    match reply.outcome {
+        Outcome::Done => {
+            if !body.is_empty() {
+                output::print(&format!("{body}\n"))?;
+            }
+            Ok(Exit::Done)
+        }
+        Outcome::Refused | Outcome::Failed => {
+            let message = if body.is_empty() {
+                failed.to_owned()
+            } else {
+                format!("{failed}\n{body}")
+            };
+            Err(Failure::new(Exit::Failed, message).into())
+        }
+    }
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    hitless_types::scalar::duration(text).map_err(|error| format!("it {error}"))
+}

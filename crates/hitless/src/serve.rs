@@ -1,0 +1,113 @@
+//! `hitless serve`: keeper and worker on one machine, from a site file.
+
+use std::ffi::OsString;
+use std::num::NonZeroU16;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use clap::Args;
+use hitless_tm::keeper::{self, KeeperError, KeeperOptions};
+
+use crate::exit::{Exit, Failure};
+use crate::{find, logging, version};
+
+#[derive(Args, Debug)]
+pub(crate) struct Options {
+    /// The site file
+    #[arg(short, long, value_name = "FILE")]
+    file: PathBuf,
+    /// A folder for the control socket [default: one of its own in the user's run folder]
+    #[arg(long, value_name = "DIR")]
+    run_dir: Option<PathBuf>,
+    /// Event loops of the worker [default: one per processor]
+    #[arg(long, value_name = "NUMBER")]
+    threads: Option<NonZeroU16>,
+}
+
+pub(crate) fn run(options: Options) -> Result<Exit> {
+    let is_own_folder = options.run_dir.is_none();
+    let run_folder = find::folder_to_start_in(options.run_dir)?;
+    let exit = keep(&options.file, &run_folder, options.threads);
+    if is_own_folder {
+        // It is empty or holds a socket that nobody answers on; the next start would remove it otherwise.
+        let _ = std::fs::remove_dir_all(&run_folder);
+    }
+    exit
+}
+
+/// Runs a keeper until it is stopped.
+pub(crate) fn keep(file: &Path, run_folder: &Path, threads: Option<NonZeroU16>) -> Result<Exit> {
+    logging::start();
+    let file = std::path::absolute(file).context("cannot make the file's path absolute")?;
+    let mut options = KeeperOptions::new(file, run_folder.to_owned(), program()?);
+    options.worker_args = vec![OsString::from("worker")];
+    options.build_id = version::BUILD.to_owned();
+    options.threads = threads;
+    match keeper::run(options) {
+        Ok(()) => Ok(Exit::Done),
+        Err(error) => Err(explain(error).into()),
+    }
+}
+
+/// The path of this program as it was called, so that an upgrade finds what lies there later: a symbolic link that is
+/// pointed at a newer release counts.
+fn program() -> Result<PathBuf> {
+    let running = std::env::current_exe().context("cannot find this program on disk")?;
+    let is_running = |path: &Path| {
+        let same =
+            |a: std::fs::Metadata, b: std::fs::Metadata| (a.dev(), a.ino()) == (b.dev(), b.ino());
+        let found = path
+            .metadata()
+            .ok()
+            .zip(Path::new("/proc/self/exe").metadata().ok());
+        found.is_some_and(|(a, b)| same(a, b))
+    };
+    let called = std::env::args_os()
+        .next()
+        .map(PathBuf::from)
+        .unwrap_or_default();
+    let candidates: Vec<PathBuf> = if called.components().count() > 1 {
+        std::path::absolute(&called).into_iter().collect()
+    } else {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        std::env::split_paths(&path)
+            .map(|folder| folder.join(&called))
+            .collect()
+    };
+    let called = candidates
+        .into_iter()
+        .find(|candidate| is_running(candidate));
+    Ok(called.unwrap_or(running))
+}
+
+fn explain(error: KeeperError) -> Failure {
+    let message = error.to_string();
+    match error {
+        KeeperError::Listen { address, .. } => {
+            let failure = Failure::new(Exit::Failed, message);
+            let holders = address
+                .parse()
+                .map(|address| hitless_tm::holder::of(&address));
+            match holders.unwrap_or_default() {
+                holders if holders.is_empty() => failure,
+                holders => failure.hint(format!(
+                    "{} holds that port; stop it, or change `listen`",
+                    holders.join(", ")
+                )),
+            }
+        }
+        KeeperError::AlreadyRunning { .. } => Failure::new(Exit::Failed, message).hint(
+            "`hitless reload` applies a changed file to it; another --run-dir starts a second one",
+        ),
+        KeeperError::RunFolder { .. } => {
+            Failure::new(Exit::Failed, message).hint("name another folder with --run-dir")
+        }
+        KeeperError::Refused(_) => {
+            Failure::new(Exit::Failed, format!("the site file is refused\n{message}"))
+        }
+        KeeperError::Config { .. } | KeeperError::Worker(_) | KeeperError::Io { .. } => {
+            Failure::new(Exit::Failed, message)
+        }
+    }
+}
