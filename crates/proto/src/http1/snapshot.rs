@@ -12,13 +12,13 @@ use super::connection::{Connection, RequestPhase, ResponsePhase};
 pub const SNAPSHOT_LAYOUT: u8 = 1;
 
 /// Fixed part: layout, phases, two bodies, flags, counters, ages and the lengths of the buffers.
-const FIXED_BYTES_MAX: usize = 128;
+const FIXED_BYTES: usize = 97;
 
 impl Connection {
     /// All of the connection's state at `now_us`, as bytes.
     pub fn snapshot(&self, now_us: u64) -> Vec<u8> {
         let buffered: usize = self.stuck.iter().chain(&self.unsent).map(Vec::len).sum();
-        let mut writer = Writer::new(SNAPSHOT_LAYOUT, FIXED_BYTES_MAX + buffered);
+        let mut writer = Writer::new(SNAPSHOT_LAYOUT, FIXED_BYTES + buffered);
         writer.u8(match self.request {
             RequestPhase::Head => 0,
             RequestPhase::Body => 1,

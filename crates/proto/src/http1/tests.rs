@@ -1,5 +1,6 @@
 //! Tests of the HTTP/1 codec.
 
+mod documentation;
 mod driver;
 mod exchange;
 mod law;

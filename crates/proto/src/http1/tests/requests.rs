@@ -221,6 +221,16 @@ const ROWS: &[(&str, &str, Verdict)] = &[
     ("trailer with space before the colon", "{C}0\r\nA : b\r\n\r\n", Refuse(400)),
 ];
 
+/// Names of all rows.
+pub(super) fn names() -> impl Iterator<Item = &'static str> {
+    ROWS.iter().map(|row| row.0)
+}
+
+/// Bytes of all rows.
+pub(super) fn all() -> impl Iterator<Item = Vec<u8>> {
+    ROWS.iter().map(|row| expand(row.1))
+}
+
 /// A response for every request, so that pipelined ones get their turn.
 const RESPONSE: &[u8] = b"HTTP/1.1 204 No Content\r\nDate: x\r\n\r\n";
 
@@ -356,10 +366,9 @@ fn nothing_of_a_refused_head_reaches_a_member() {
 }
 
 #[test]
-fn the_table_is_as_long_as_the_documentation_says() {
-    assert!(ROWS.len() >= 150, "{}", ROWS.len());
-    let mut names: Vec<&str> = ROWS.iter().map(|row| row.0).collect();
-    names.sort_unstable();
-    names.dedup();
-    assert_eq!(names.len(), ROWS.len(), "names are unique");
+fn names_of_rows_are_unique() {
+    let mut sorted: Vec<&str> = names().collect();
+    sorted.sort_unstable();
+    sorted.dedup();
+    assert_eq!(sorted.len(), ROWS.len());
 }

@@ -99,14 +99,28 @@ const ROWS: &[(&str, &str, &str, Verdict)] = &[
     ("trailer with cookie", GET, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nSet-Cookie: 5\r\n\r\n", Cut),
 ];
 
+/// Names of all rows.
+pub(super) fn names() -> impl Iterator<Item = &'static str> {
+    ROWS.iter().map(|row| row.0)
+}
+
+/// Requests and response bytes of all rows.
+pub(super) fn all() -> impl Iterator<Item = (Vec<u8>, Vec<u8>)> {
+    ROWS.iter()
+        .map(|row| (row.1.as_bytes().to_vec(), expand(row.2).into_bytes()))
+}
+
+/// The bytes of a row, without its end of stream.
+fn expand(row: &str) -> String {
+    row.replace("{END}", "")
+        .replace("{9}", &"HTTP/1.1 102 Processing\r\n\r\n".repeat(9))
+}
+
 fn run(request: &str, response: &str, cuts: &[usize]) -> Driver {
     let mut driver = Driver::new();
     driver.client(request);
-    let (bytes, ends) = match response.strip_suffix("{END}") {
-        Some(bytes) => (bytes, true),
-        None => (response, false),
-    };
-    let bytes = bytes.replace("{9}", &"HTTP/1.1 102 Processing\r\n\r\n".repeat(9));
+    let bytes = expand(response);
+    let ends = response.ends_with("{END}");
     for piece in pieces(bytes.as_bytes(), cuts) {
         driver.member(piece);
     }
