@@ -15,6 +15,7 @@ mod interface;
 mod limits;
 mod refusal;
 mod snapshot;
+mod splice;
 mod step;
 
 #[cfg(test)]

@@ -63,5 +63,6 @@ impl Connection {
     pub fn forget_member(&mut self) {
         self.stuck[1] = Vec::new();
         self.unsent[1] = Vec::new();
+        self.has_ended[1] = false;
     }
 }

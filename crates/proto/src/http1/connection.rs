@@ -58,6 +58,8 @@ pub struct Connection {
     pub(super) awaits_continue: bool,
     pub(super) client_closes: bool,
     pub(super) member_closes: bool,
+    /// The side has ended its stream.
+    pub(super) has_ended: [bool; 2],
     /// Request body bytes dropped.
     pub(super) discarded_bytes: u64,
     /// Last progress of each side.
@@ -93,6 +95,7 @@ impl Connection {
             awaits_continue: false,
             client_closes: false,
             member_closes: false,
+            has_ended: [false; 2],
             discarded_bytes: 0,
             since_us: [now_us; 2],
             stuck: [Vec::new(), Vec::new()],
@@ -132,10 +135,14 @@ impl Connection {
     /// a response's for the client. Do not step a side while output for the other is unsent: that is the
     /// back-pressure.
     pub fn step(&mut self, from: Side, cx: &Context<'_>, input: &[u8], work: &mut Work) -> Step {
-        match from {
+        let mut step = match from {
             Side::Client => self.step_client(cx, input, work),
             Side::Member => self.step_member(cx, input, work),
+        };
+        if step.event == Event::NeedMore && self.has_ended[from.index()] {
+            step.event = self.at_end(from, cx, work);
         }
+        step
     }
 
     /// Consumes the request head of the last `Request` event and writes it for the member. `input` is the rest
@@ -230,7 +237,8 @@ impl Connection {
         let ends_by_close = matches!(left, Left::Line | Left::UntilClose) && !is_chunked;
         // A client that waits for 100 and gets this instead may send its body or not.
         let is_unclear = self.request == RequestPhase::Body && self.awaits_continue;
-        self.client_closes |= ends_by_close || is_unclear || cx.draining;
+        let asks_no_more = self.has_ended[0] && self.stuck[0].is_empty();
+        self.client_closes |= ends_by_close || is_unclear || asks_no_more || cx.draining;
         self.member_closes |= facts.closes || left == Left::UntilClose || is_unclear;
         self.response_body = Body::new(left, wire);
         self.response = match self.response_body.is_done() {
@@ -273,6 +281,7 @@ impl Connection {
         self.awaits_continue = facts.expects_continue;
         self.client_closes |= facts.closes;
         self.member_closes = false;
+        self.has_ended[1] = false;
         self.interim = 0;
         self.discarded_bytes = 0;
         self.has_begun = true;

@@ -19,6 +19,7 @@ impl Connection {
         if self.request != RequestPhase::Done {
             return None;
         }
+        self.member_closes |= self.has_ended[1];
         let after = |closes| if closes { After::Close } else { After::Keep };
         let event = Event::Done {
             client: after(self.client_closes),
@@ -32,6 +33,7 @@ impl Connection {
         self.request_body = NO_BODY;
         self.response_body = NO_BODY;
         self.scanned = [0; 2];
+        self.has_ended[1] = false;
         self.empty_lines = 0;
         self.has_begun = false;
         self.since_us[0] = self.since_us[0].max(self.since_us[1]);
@@ -57,31 +59,37 @@ impl Connection {
         }
     }
 
-    /// A side ended its stream in order. Output, if any, is for the client.
+    /// A side ended its stream in order. Output, if any, is for the client. [`Event::Wait`] while input of that side
+    /// is stuck: the end is told by the step that has used what came before it.
     pub fn end_of_stream(&mut self, from: Side, cx: &Context<'_>, work: &mut Work) -> Event {
-        match from {
-            Side::Client => match self.request {
+        self.has_ended[from.index()] = true;
+        match self.stuck(from).is_empty() {
+            true => self.at_end(from, cx, work),
+            false => Event::Wait,
+        }
+    }
+
+    /// All input of a side is used, as far as it can be, and there will be no more.
+    pub(super) fn at_end(&mut self, from: Side, cx: &Context<'_>, work: &mut Work) -> Event {
+        if from == Side::Client {
+            return match self.request {
                 RequestPhase::Head | RequestPhase::Closed => Event::Close,
+                RequestPhase::Body if self.response == ResponsePhase::Done => Event::Close,
                 RequestPhase::Body => Event::Abort(Refusal::ClientClosed),
-                RequestPhase::Done => {
-                    // A client may close its sending half and still read the response.
-                    self.client_closes = true;
-                    Event::Wait
-                }
-            },
-            Side::Member => {
-                self.member_closes = true;
-                match self.response {
-                    ResponsePhase::Idle => Event::Wait,
-                    ResponsePhase::Done => self.finish(cx.limits).unwrap_or(Event::Wait),
-                    ResponsePhase::Head => Event::BadMember(Refusal::MemberClosed),
-                    ResponsePhase::Body if self.response_body.end_of_stream(&mut work.out) => {
-                        self.response = ResponsePhase::Done;
-                        self.finish(cx.limits).unwrap_or(Event::Body)
-                    }
-                    ResponsePhase::Body => Event::Abort(Refusal::MemberClosed),
-                }
+                // A client may close its sending half and still read the response.
+                RequestPhase::Done => Event::Wait,
+            };
+        }
+        self.member_closes = true;
+        match self.response {
+            ResponsePhase::Idle => Event::Wait,
+            ResponsePhase::Done => self.finish(cx.limits).unwrap_or(Event::Wait),
+            ResponsePhase::Head => Event::BadMember(Refusal::MemberClosed),
+            ResponsePhase::Body if self.response_body.end_of_stream(&mut work.out) => {
+                self.response = ResponsePhase::Done;
+                self.finish(cx.limits).unwrap_or(Event::Body)
             }
+            ResponsePhase::Body => Event::Abort(Refusal::MemberClosed),
         }
     }
 

@@ -12,7 +12,7 @@ use super::connection::{Connection, RequestPhase, ResponsePhase};
 pub const SNAPSHOT_LAYOUT: u8 = 1;
 
 /// Fixed part: layout, phases, two bodies, flags, counters, ages and the lengths of the buffers.
-const FIXED_BYTES: usize = 97;
+const FIXED_BYTES: usize = 99;
 
 impl Connection {
     /// All of the connection's state at `now_us`, as bytes.
@@ -42,6 +42,8 @@ impl Connection {
             self.awaits_continue,
             self.client_closes,
             self.member_closes,
+            self.has_ended[0],
+            self.has_ended[1],
         ] {
             writer.u8(flag.into());
         }
@@ -83,6 +85,7 @@ impl Connection {
         connection.awaits_continue = reader.bool()?;
         connection.client_closes = reader.bool()?;
         connection.member_closes = reader.bool()?;
+        connection.has_ended = [reader.bool()?, reader.bool()?];
         connection.discarded_bytes = reader.u64()?;
         for since in &mut connection.since_us {
             *since = now_us.saturating_sub(reader.u64()?);

@@ -72,7 +72,7 @@ impl Connection {
             }
         };
         let Some(mut step) = self.progress(Side::Client, cx, passed) else {
-            return Step::new(Event::NeedMore, 0);
+            return Step::new(self.finish(cx.limits).unwrap_or(Event::NeedMore), 0);
         };
         if self.request_body.wire == Wire::Discard {
             self.discarded_bytes += step.consumed as u64;

@@ -570,6 +570,79 @@ fn a_client_that_closes_its_half_still_gets_its_response() {
 }
 
 #[test]
+fn a_client_that_asks_and_closes_its_half_gets_all_responses() {
+    for is_slow in [false, true] {
+        let mut driver = Driver::new();
+        driver.is_slow = is_slow;
+        driver.client(GET.repeat(3));
+        driver.input(&Input::End(Side::Client));
+        for _ in 0..3 {
+            driver.input(&Input::Drain(Side::Member, usize::MAX));
+            driver.through_snapshot();
+            driver.member(OK);
+            for _ in 0..3 {
+                driver.input(&Input::Drain(Side::Client, usize::MAX));
+            }
+        }
+        let text = String::from_utf8(driver.to_client).unwrap();
+        assert_eq!(text.matches("HTTP/1.1 200 OK").count(), 3, "{text}");
+        assert_eq!(text.matches("connection: close").count(), 1, "{text}");
+        assert!(driver.is_over);
+    }
+}
+
+#[test]
+fn a_member_that_answers_and_closes_is_read_to_its_end() {
+    let mut driver = Driver::new();
+    driver.client(GET);
+    driver.is_slow = true;
+    driver.member("HTTP/1.1 200 OK\r\nDate: d\r\n\r\nhel");
+    driver.member("lo");
+    driver.input(&Input::End(Side::Member));
+    while !driver.connection.unsent(Side::Client).is_empty() {
+        driver.through_snapshot();
+        driver.input(&Input::Drain(Side::Client, 1));
+    }
+    assert!(
+        driver.to_client.ends_with(b"5\r\nhello\r\n0\r\n\r\n"),
+        "{:?}",
+        driver.seen
+    );
+    assert_eq!(driver.seen.last(), Some(&done(After::Keep, After::Close)));
+}
+
+#[test]
+fn bodies_can_be_spliced() {
+    let (limits, rewrite) = (Limits::default(), Rewrite::default());
+    let cx = Context {
+        now_us: 0,
+        limits: &limits,
+        rewrite: &rewrite,
+        client: "192.0.2.7".parse().unwrap(),
+        draining: false,
+        date: None,
+    };
+    let (mut connection, mut work) = (Connection::awaiting_response(0, false), Work::default());
+    let head = b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n";
+    assert_eq!(connection.verbatim_bytes(Side::Member), 0);
+    assert_eq!(
+        connection.step(Side::Member, &cx, head, &mut work).event,
+        Event::Response
+    );
+    connection.forward_response(&cx, head, &mut work);
+    assert_eq!(connection.verbatim_bytes(Side::Member), 1_000_000);
+    assert_eq!(connection.spliced(Side::Member, 999_999, &cx), Event::Body);
+    let step = connection.step(Side::Member, &cx, b"x", &mut work);
+    assert_eq!(
+        step.event,
+        Event::Done {
+            client: After::Keep,
+            member: After::Keep
+        }
+    );
+}
+
+#[test]
 fn an_end_inside_a_request_body_is_no_end_of_it() {
     let mut driver = Driver::new();
     driver.client("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n");

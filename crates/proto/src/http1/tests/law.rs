@@ -418,7 +418,7 @@ fn the_generator_reaches_every_kind_of_event() {
 /// Bytes of state without what is buffered.
 #[test]
 fn a_snapshot_is_small() {
-    assert_eq!(Connection::new(0).snapshot(0).len(), 97);
+    assert_eq!(Connection::new(0).snapshot(0).len(), 99);
     assert!(
         size_of::<Connection>() <= 256,
         "{}",
