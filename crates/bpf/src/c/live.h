@@ -29,7 +29,7 @@ int count_live(struct bpf_iter__tcp *ctx)
 {
 	struct sock_common *sk = ctx->sk_common;
 	struct hl_address *address = 0;
-	struct hl_in6 local;
+	struct hl_in6 local, peer;
 	struct hl_self *us;
 	__u32 zero = 0, key, ports, bucket;
 	__u64 addresses[4] = {};
@@ -45,20 +45,22 @@ int count_live(struct bpf_iter__tcp *ctx)
 	ports = (__u32)sk->skc_dport | (__u32)bpf_htons(sk->skc_num) << 16;
 	if (sk->skc_family == FAMILY_INET6) {
 		BPF_CORE_READ_INTO(&local.word, sk, skc_v6_rcv_saddr.in6_u.u6_addr32);
-		BPF_CORE_READ_INTO(&addresses[0], sk, skc_v6_daddr.in6_u.u6_addr32);
+		BPF_CORE_READ_INTO(&peer.word, sk, skc_v6_daddr.in6_u.u6_addr32);
 		/* A listener for both families holds IPv4 connections as mapped addresses. */
 		is_v4 = !local.word[0] && !local.word[1] && local.word[2] == bpf_htonl(0xffff);
 		if (is_v4) {
 			key = local.word[3];
-			addresses[0] = addresses[1] >> 32 | (__u64)key << 32;
+			addresses[0] = peer.word[3] | (__u64)key << 32;
 		} else {
+			__builtin_memcpy(&addresses[0], &peer, 16);
 			__builtin_memcpy(&addresses[2], &local, 16);
 			address = bpf_map_lookup_elem(&addresses6, &local);
 		}
 	} else if (sk->skc_family == FAMILY_INET) {
 		is_v4 = true;
-		key = sk->skc_rcv_saddr;
-		addresses[0] = sk->skc_daddr | (__u64)key << 32;
+		/* Not by plain loads: the compiler would merge them with reads of other pointers. */
+		key = BPF_CORE_READ(sk, skc_rcv_saddr);
+		addresses[0] = BPF_CORE_READ(sk, skc_daddr) | (__u64)key << 32;
 	}
 	if (is_v4)
 		address = bpf_map_lookup_elem(&addresses4, &key);

@@ -1,6 +1,9 @@
 //! What the tests of this crate share: a bpf file system of their own.
 
-#![allow(dead_code, unreachable_pub)]
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
+
+pub mod packet;
+pub mod sockets;
 
 use std::path::{Path, PathBuf};
 
@@ -34,5 +37,38 @@ impl Drop for BpfFolder {
     fn drop(&mut self) {
         let _ = unmount(&self.0, UnmountFlags::DETACH);
         let _ = std::fs::remove_dir(&self.0);
+    }
+}
+
+/// A name that no other test uses at this time.
+pub fn unique(name: &str) -> String {
+    use std::sync::atomic::{AtomicU32, Ordering};
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    format!("hlbpf-{}-{number}-{name}", std::process::id())
+}
+
+/// A network namespace that is deleted at the end.
+pub struct OwnNamespace(pub hitless_net::Namespace);
+
+impl OwnNamespace {
+    pub fn new(name: &str) -> Self {
+        Self(hitless_net::Namespace::create(&unique(name)).unwrap())
+    }
+}
+
+impl Drop for OwnNamespace {
+    fn drop(&mut self) {
+        if let Some(name) = self.0.name() {
+            let _ = hitless_net::Namespace::delete(name);
+        }
+    }
+}
+
+impl std::ops::Deref for OwnNamespace {
+    type Target = hitless_net::Namespace;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
     }
 }
