@@ -19,11 +19,12 @@ const LAYERS: &[(&[&str], Peers)] = &[
             "hitless-hypervisor",
             "hitless-release",
             "hitless-api",
-            "hitless-control",
         ],
         Peers::Allowed,
     ),
     (&["hitless-tm", "hitless-lab"], Peers::Refused),
+    // The loops of node, ingress and controller ask traffic managers through tm's control socket.
+    (&["hitless-control"], Peers::Refused),
     (&["hitless"], Peers::Refused),
 ];
 
