@@ -1,8 +1,8 @@
-//! What the codec adds to a request's cost: parse and rewrite of both heads and the framing of both bodies, beside
-//! bare `httparse` over the same bytes in the same run.
+//! What the codec adds to a request's cost: parse and rewrite of both heads and the framing of both
+//! bodies, beside bare `httparse` over the same bytes in the same run.
 //!
-//! `cargo bench -p hitless-proto --bench http1` prints one JSON document in the form of all our benchmarks. Ours and
-//! theirs alternate; a figure is the median of the rounds.
+//! `cargo bench -p hitless-proto --bench http1` prints one JSON document in the form of all our
+//! benchmarks. Ours and theirs alternate; a figure is the median of the rounds.
 #![allow(
     clippy::disallowed_methods,
     clippy::disallowed_macros,
@@ -18,8 +18,8 @@ use hitless_proto::http1::{Connection, Context, Event, Limits, Rewrite, Side, Wo
 const ROUNDS: usize = 200;
 const EXCHANGES: u32 = 2_000;
 
-/// The prototype proxies spent 700 to 1,200 ns of user time per request, loop and bookkeeping included; the codec
-/// shall be at most half of the lower figure.
+/// The prototype proxies spent 700 to 1,200 ns of user time per request, loop and bookkeeping
+/// included; the codec shall be at most half of the lower figure.
 const GOAL_NS: f64 = 350.0;
 
 struct Case {

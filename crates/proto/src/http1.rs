@@ -4,6 +4,7 @@
 mod body;
 mod buffered;
 mod buffers;
+mod chunk;
 mod connection;
 mod date;
 mod encode;
@@ -13,6 +14,7 @@ mod field;
 mod head;
 mod interface;
 mod limits;
+mod pass;
 mod refusal;
 mod snapshot;
 mod splice;

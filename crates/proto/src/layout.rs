@@ -1,4 +1,5 @@
-//! Writer and reader of snapshots: little-endian integers and byte strings with a length, nothing else.
+//! Writer and reader of snapshots: little-endian integers and byte strings with a length, nothing
+//! else.
 
 use thiserror::Error;
 

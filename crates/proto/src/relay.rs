@@ -1,17 +1,20 @@
-//! One raw TCP pair: two directions, each with its half-close, its bytes under way and its counters.
+//! One raw TCP pair: two directions, each with its half-close, its bytes under way and its
+//! counters.
 //!
 //! ```text
 //! Open ─ the reader saw the end ─► Ending ─ all bytes written ─► Finish (shut the writer's sending half down) ─► Ended
 //! ```
 //!
-//! The machine moves no bytes itself: a worker splices or copies and reports what it did; the machine says what to do
-//! next, and which side a direction waits for. A pair is done when both directions have ended, and lost when a side
-//! fails: a reset is passed on as a reset, at once, since a stream that ends early must not look complete.
+//! The machine moves no bytes itself: a worker splices or copies and reports what it did; the
+//! machine says what to do next, and which side a direction waits for. A pair is done when both
+//! directions have ended, and lost when a side fails: a reset is passed on as a reset, at once,
+//! since a stream that ends early must not look complete.
 //!
-//! Bytes under way are *held* here (after a move, or when a copy could not be written whole) or *piped* in a pipe of the
-//! kernel, of which only the count is here. Held ones are the older ones and go out first; a worker reads from the
-//! source only while nothing is under way ([`Relay::waits`] says so), so a direction never has more than one pipe or one
-//! scratch buffer in memory. `read = written + held + piped` at all times.
+//! Bytes under way are *held* here (after a move, or when a copy could not be written whole) or
+//! *piped* in a pipe of the kernel, of which only the count is here. Held ones are the older ones
+//! and go out first; a worker reads from the source only while nothing is under way
+//! ([`Relay::waits`] says so), so a direction never has more than one pipe or one scratch buffer in
+//! memory. `read = written + held + piped` at all times.
 //!
 //! What it does not do: no time-out of its own besides idleness, no PROXY protocol, no TLS.
 
@@ -145,8 +148,9 @@ impl Relay {
         self.direction(from).counters.under_way()
     }
 
-    /// Sets what is in the pipe to what the kernel says. A worker that was killed may have moved bytes after
-    /// its last word, and the pipe is right: what it holds beyond our count was read, what it lacks was written.
+    /// Sets what is in the pipe to what the kernel says. A worker that was killed may have moved
+    /// bytes after its last word, and the pipe is right: what it holds beyond our count was read,
+    /// what it lacks was written.
     pub fn recount(&mut self, from: Side, piped_bytes: u64) {
         let known = self.piped_bytes(from);
         let counters = &mut self.direction_mut(from).counters;
@@ -223,8 +227,8 @@ impl Relay {
             .saturating_add(idle_time_us)
     }
 
-    /// All of the pair's state at `now_us`, as bytes. Bytes in pipes are only counted: hold them first if the
-    /// pipes do not go along.
+    /// All of the pair's state at `now_us`, as bytes. Bytes in pipes are only counted: hold them
+    /// first if the pipes do not go along.
     pub fn snapshot(&self, now_us: u64) -> Vec<u8> {
         let held: usize = self
             .directions

@@ -7,19 +7,16 @@
 //! UntilClose ── the sender's end of stream ──────────► Empty
 //! ```
 //!
-//! A size line, a chunk's CRLF and a trailer section are taken whole or not at all: what is not there yet stays
-//! with the caller, so no state exists inside of them.
+//! A size line, a chunk's CRLF and a trailer section are taken whole or not at all: what is not
+//! there yet stays with the caller, so no state exists inside of them.
 
 use std::ops::Range;
 
-use super::field::FieldId;
-use super::head::{Head, end_of_head, parse_trailers};
+use super::chunk::{SizeLine, judge_trailers, push_size_line};
+use super::head::{Head, end_of_head};
 use super::limits::Limits;
+use super::pass::{COPY_BYTES_MAX, Pass};
 use super::refusal::Refusal;
-
-/// Up to here bytes are copied behind what is in the output already; longer runs are handed out as a range of
-/// the input. 2 KiB: a copy costs then about what a second piece in `writev` costs.
-const COPY_BYTES_MAX: usize = 2_048;
 
 /// What is left of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -283,141 +280,5 @@ impl Body {
         }
         self.bytes = bytes;
         Ok(pass.data(there, self.wire))
-    }
-}
-
-/// One pass: bytes that go on unchanged and follow each other in the input form a run.
-struct Pass<'i, 'o> {
-    input: &'i [u8],
-    out: &'o mut Vec<u8>,
-    at: usize,
-    run: Range<usize>,
-}
-
-impl Pass<'_, '_> {
-    /// Takes data. False: the output has to be sent first.
-    fn data(&mut self, len: usize, wire: Wire) -> bool {
-        if wire != Wire::Discard && !self.extend_run(len) {
-            return false;
-        }
-        self.at += len;
-        true
-    }
-
-    /// Takes framing; with `canonical` that size line goes on instead. False: the output has to be sent first.
-    fn framing(&mut self, len: usize, canonical: Option<u64>, wire: Wire) -> bool {
-        if wire == Wire::Same {
-            match canonical {
-                None if !self.extend_run(len) => return false,
-                None => {}
-                Some(_) if !self.flush_run() => return false,
-                Some(value) => push_size_line(self.out, value),
-            }
-        }
-        self.at += len;
-        true
-    }
-
-    fn extend_run(&mut self, len: usize) -> bool {
-        if self.run.end != self.at && !self.flush_run() {
-            return false;
-        }
-        if self.run.is_empty() {
-            self.run.start = self.at;
-        }
-        self.run.end = self.at + len;
-        true
-    }
-
-    fn flush_run(&mut self) -> bool {
-        if self.run.len() > COPY_BYTES_MAX {
-            return false;
-        }
-        self.out.extend_from_slice(&self.input[self.run.clone()]);
-        self.run = self.at..self.at;
-        true
-    }
-}
-
-struct SizeLine {
-    value: u64,
-    /// In its shortest form and without extensions.
-    is_canonical: bool,
-    extension_bytes: u32,
-}
-
-impl SizeLine {
-    /// Parses a line without its CRLF.
-    fn parse(line: &[u8]) -> Result<SizeLine, Refusal> {
-        let digits = line
-            .iter()
-            .take_while(|byte| byte.is_ascii_hexdigit())
-            .count();
-        // 15 digits: sums of two sizes cannot overflow 64 bits.
-        if digits == 0 || digits > 15 {
-            return Err(Refusal::ChunkSize);
-        }
-        let value = line[..digits].iter().fold(0, |value, &byte| {
-            let digit = match byte {
-                b'0'..=b'9' => byte - b'0',
-                _ => (byte | 0x20) - b'a' + 10,
-            };
-            value << 4 | u64::from(digit)
-        });
-        let extension = &line[digits..];
-        let is_blank = |byte: &u8| matches!(byte, b' ' | b'\t');
-        let starts_well = match extension.iter().find(|byte| !is_blank(byte)) {
-            Some(&first) => first == b';',
-            None => extension.is_empty(),
-        };
-        let is_text = |byte: &u8| is_blank(byte) || (*byte > 0x20 && *byte != 0x7f);
-        if !starts_well || !extension.iter().all(is_text) {
-            return Err(Refusal::ChunkSize);
-        }
-        Ok(SizeLine {
-            value,
-            is_canonical: extension.is_empty() && (line[0] != b'0' || digits == 1),
-            extension_bytes: extension.len() as u32,
-        })
-    }
-}
-
-fn push_size_line(out: &mut Vec<u8>, value: u64) {
-    let digits = (64 - (value | 1).leading_zeros()).div_ceil(4);
-    for place in (0..digits).rev() {
-        out.push(b"0123456789abcdef"[(value >> (4 * place) & 15) as usize]);
-    }
-    out.extend_from_slice(b"\r\n");
-}
-
-/// Refuses a trailer section that frames, routes or authorises: it comes after the decision on these.
-fn judge_trailers(section: &[u8], head: &mut Head) -> Result<(), Refusal> {
-    if !section.ends_with(b"\r\n\r\n") {
-        return Err(Refusal::Trailer);
-    }
-    parse_trailers(head, section)?;
-    let is_refused = |name: &[u8], id: FieldId| {
-        const NAMES: [&[u8]; 8] = [
-            b"authorization",
-            b"proxy-authorization",
-            b"cookie",
-            b"set-cookie",
-            b"content-encoding",
-            b"content-type",
-            b"content-range",
-            b"cache-control",
-        ];
-        !matches!(id, FieldId::Other | FieldId::Date)
-            || NAMES
-                .iter()
-                .any(|refused| name.eq_ignore_ascii_case(refused))
-    };
-    match head
-        .fields()
-        .iter()
-        .any(|field| is_refused(field.name.bytes(section), field.id))
-    {
-        true => Err(Refusal::TrailerField),
-        false => Ok(()),
     }
 }

@@ -1,10 +1,12 @@
-//! The same machine with its buffers inside: the easy way, for tests, monitors and anything not hot.
+//! The same machine with its buffers inside: the easy way, for tests, monitors and anything not
+//! hot.
 
 use super::connection::Connection;
 use super::interface::{Context, Event, Side, Work};
 
-/// Output that may wait for a slow reader before [`Connection::poll_event`] stops. With input of one scratch
-/// buffer per step this bounds a connection's memory at this plus that buffer, each way.
+/// Output that may wait for a slow reader before [`Connection::poll_event`] stops. With input of
+/// one scratch buffer per step this bounds a connection's memory at this plus that buffer, each
+/// way.
 const UNSENT_BYTES_MAX: usize = 65_536;
 
 impl Connection {
@@ -13,9 +15,9 @@ impl Connection {
         self.keep_stuck(from, bytes);
     }
 
-    /// Steps over what was fed, up to the next event. [`Event::Wait`] also if the other side's output has to be
-    /// sent first. After [`Event::Request`] call [`Connection::pass_request`] or [`Connection::answer_request`],
-    /// after [`Event::Response`] [`Connection::pass_response`].
+    /// Steps over what was fed, up to the next event. [`Event::Wait`] also if the other side's
+    /// output has to be sent first. After [`Event::Request`] call [`Connection::pass_request`] or
+    /// [`Connection::answer_request`], after [`Event::Response`] [`Connection::pass_response`].
     pub fn poll_event(&mut self, from: Side, cx: &Context<'_>, work: &mut Work) -> Event {
         if self.unsent(from.other()).len() > UNSENT_BYTES_MAX {
             return Event::Wait;

@@ -1,4 +1,5 @@
-//! What is stuck: input that cannot be used yet, output that a socket does not take. Memory is owned only meanwhile.
+//! What is stuck: input that cannot be used yet, output that a socket does not take. Memory is
+//! owned only meanwhile.
 
 use super::connection::Connection;
 use super::interface::Side;
@@ -9,8 +10,9 @@ impl Connection {
         &self.stuck[from.index()]
     }
 
-    /// Moves stuck input to the start of `scratch`; new bytes are read behind it. Returns its length. Panics if
-    /// `scratch` is shorter: it must be longer than any head allowed, or nothing could be read.
+    /// Moves stuck input to the start of `scratch`; new bytes are read behind it. Returns its
+    /// length. Panics if `scratch` is shorter: it must be longer than any head allowed, or nothing
+    /// could be read.
     pub fn take_stuck(&mut self, from: Side, scratch: &mut [u8]) -> usize {
         let stuck = std::mem::take(&mut self.stuck[from.index()]);
         scratch[..stuck.len()].copy_from_slice(&stuck);
@@ -36,7 +38,8 @@ impl Connection {
         }
     }
 
-    /// `count` bytes of the unsent output were sent at `now_us`. Its memory goes back when all of it is.
+    /// `count` bytes of the unsent output were sent at `now_us`. Its memory goes back when all of
+    /// it is.
     pub fn sent(&mut self, to: Side, count: usize, now_us: u64) {
         self.since_us[to.index()] = now_us;
         let unsent = &mut self.unsent[to.index()];

@@ -7,9 +7,10 @@
 //!                                        └─ 1xx: stays Head
 //! ```
 //!
-//! Failure: a fault of the client before the final response head has gone out ends in `Refused` (answer, then
-//! close), a member's in `BadMember` (502, member closed); after it in `Abort`: both sides are closed and the
-//! client sees that the message is incomplete. `Closed` takes and drops what a client still sends.
+//! Failure: a fault of the client before the final response head has gone out ends in `Refused`
+//! (answer, then close), a member's in `BadMember` (502, member closed); after it in `Abort`: both
+//! sides are closed and the client sees that the message is incomplete. `Closed` takes and drops
+//! what a client still sends.
 
 use super::body::{Body, Left, Wire};
 use super::encode::{self, ConnectionLine};
@@ -103,7 +104,8 @@ impl Connection {
         }
     }
 
-    /// A connection that has sent a complete request of our own, as a monitor does: only its response is read.
+    /// A connection that has sent a complete request of our own, as a monitor does: only its
+    /// response is read.
     pub fn awaiting_response(now_us: u64, is_head: bool) -> Connection {
         Connection {
             request: RequestPhase::Done,
@@ -113,7 +115,8 @@ impl Connection {
         }
     }
 
-    /// Whether nothing is under way: no byte of a request has come that is not answered, nothing is stuck.
+    /// Whether nothing is under way: no byte of a request has come that is not answered, nothing is
+    /// stuck.
     pub fn is_idle(&self) -> bool {
         self.request == RequestPhase::Head
             && !self.has_begun
@@ -121,19 +124,21 @@ impl Connection {
             && self.unsent.iter().all(Vec::is_empty)
     }
 
-    /// Whether a request has been passed on whose response is not complete: a member belongs to the connection.
+    /// Whether a request has been passed on whose response is not complete: a member belongs to the
+    /// connection.
     pub fn is_in_exchange(&self) -> bool {
         self.response != ResponsePhase::Idle
     }
 
-    /// Whether the final response head has gone out: from then on a failure cannot be answered any more.
+    /// Whether the final response head has gone out: from then on a failure cannot be answered any
+    /// more.
     pub fn has_responded(&self) -> bool {
         matches!(self.response, ResponsePhase::Body | ResponsePhase::Done)
     }
 
-    /// Uses input of one side up to the next event. The output of a request's bytes is for the member, that of
-    /// a response's for the client. Do not step a side while output for the other is unsent: that is the
-    /// back-pressure.
+    /// Uses input of one side up to the next event. The output of a request's bytes is for the
+    /// member, that of a response's for the client. Do not step a side while output for the other
+    /// is unsent: that is the back-pressure.
     pub fn step(&mut self, from: Side, cx: &Context<'_>, input: &[u8], work: &mut Work) -> Step {
         let mut step = match from {
             Side::Client => self.step_client(cx, input, work),
@@ -145,8 +150,8 @@ impl Connection {
         step
     }
 
-    /// Consumes the request head of the last `Request` event and writes it for the member. `input` is the rest
-    /// of the input behind what that step consumed. Returns the bytes consumed.
+    /// Consumes the request head of the last `Request` event and writes it for the member. `input`
+    /// is the rest of the input behind what that step consumed. Returns the bytes consumed.
     pub fn forward_request(&mut self, cx: &Context<'_>, input: &[u8], work: &mut Work) -> usize {
         let head = &work.head;
         encode::request(head, input, cx, &mut work.out);
@@ -155,8 +160,9 @@ impl Connection {
         head.len
     }
 
-    /// Consumes the request head of the last `Request` event and answers it without a member. The connection
-    /// stays open if it can. Output is for the client. Returns the bytes consumed; step the client next.
+    /// Consumes the request head of the last `Request` event and answers it without a member. The
+    /// connection stays open if it can. Output is for the client. Returns the bytes consumed; step
+    /// the client next.
     pub fn answer(
         &mut self,
         cx: &Context<'_>,
@@ -181,9 +187,10 @@ impl Connection {
         work.head.len
     }
 
-    /// Answers a fault and ends the connection. Output is for the client, which is then to be closed: first the
-    /// sending half, and both when the client has closed or after a moment, so that no reset overtakes the answer.
-    /// `Close` or `Abort` instead of `Done`: there is nobody to answer, or it is too late.
+    /// Answers a fault and ends the connection. Output is for the client, which is then to be
+    /// closed: first the sending half, and both when the client has closed or after a moment, so
+    /// that no reset overtakes the answer. `Close` or `Abort` instead of `Done`: there is nobody to
+    /// answer, or it is too late.
     pub fn refuse(&mut self, cx: &Context<'_>, work: &mut Work, status: u16) -> Event {
         if self.request == RequestPhase::Closed || (!self.has_begun && !self.is_in_exchange()) {
             return Event::Close;
@@ -207,8 +214,9 @@ impl Connection {
         }
     }
 
-    /// Consumes the response head of the last `Response` event and writes it for the client. `input` is the rest
-    /// of the input behind what that step consumed. Returns the bytes consumed; step the member next.
+    /// Consumes the response head of the last `Response` event and writes it for the client.
+    /// `input` is the rest of the input behind what that step consumed. Returns the bytes consumed;
+    /// step the member next.
     pub fn forward_response(&mut self, cx: &Context<'_>, input: &[u8], work: &mut Work) -> usize {
         let head = &work.head;
         self.since_us[1] = cx.now_us;

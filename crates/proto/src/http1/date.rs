@@ -1,7 +1,7 @@
 //! The date format of HTTP.
 
-/// The time `unix_s` (seconds since 1970) as a Date field has it: `Sun, 06 Nov 1994 08:49:37 GMT`. A worker
-/// makes it once per second. Years beyond 9999 have no such form and are shown as 9999.
+/// The time `unix_s` (seconds since 1970) as a Date field has it: `Sun, 06 Nov 1994 08:49:37 GMT`.
+/// A worker makes it once per second. Years beyond 9999 have no such form and are shown as 9999.
 pub fn http_date(unix_s: u64) -> [u8; 29] {
     const DAYS: [&[u8; 3]; 7] = [b"Thu", b"Fri", b"Sat", b"Sun", b"Mon", b"Tue", b"Wed"];
     const MONTHS: [&[u8; 3]; 12] = [
@@ -30,8 +30,9 @@ fn digits(place: &mut [u8], mut value: u64) {
     }
 }
 
-/// Year, month and day of a count of days since 1970, in the Gregorian calendar. Years begin in March here, so
-/// that the leap day is the last of its year, and months follow a line of 153 days per five.
+/// Year, month and day of a count of days since 1970, in the Gregorian calendar. Years begin in
+/// March here, so that the leap day is the last of its year, and months follow a line of 153 days
+/// per five.
 fn civil(days: u64) -> (u64, u64, u64) {
     const DAYS_TO_1970: u64 = 719_468;
     let days = days + DAYS_TO_1970;

@@ -1,6 +1,7 @@
 //! Heads as the other side gets them.
 //!
-//! Lines that go on unchanged are copied in runs straight from the input, so a usual head is one or two copies.
+//! Lines that go on unchanged are copied in runs straight from the input, so a usual head is one or
+//! two copies.
 
 use std::io::Write;
 use std::net::IpAddr;
@@ -108,7 +109,8 @@ pub(super) fn response(
     out.extend_from_slice(b"\r\n");
 }
 
-/// Writes an answer of our own: status, a line of text unless `has_body` is false, and the connection line.
+/// Writes an answer of our own: status, a line of text unless `has_body` is false, and the
+/// connection line.
 pub(super) fn answer(
     status: u16,
     has_body: bool,

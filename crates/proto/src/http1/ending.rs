@@ -7,8 +7,8 @@ use super::limits::Limits;
 use super::refusal::Refusal;
 
 impl Connection {
-    /// Ends the exchange if both sides of it are done, or if the response is and the rest of the request is not
-    /// worth waiting for.
+    /// Ends the exchange if both sides of it are done, or if the response is and the rest of the
+    /// request is not worth waiting for.
     pub(super) fn finish(&mut self, limits: &Limits) -> Option<Event> {
         if self.response != ResponsePhase::Done {
             return None;
@@ -59,8 +59,8 @@ impl Connection {
         }
     }
 
-    /// A side ended its stream in order. Output, if any, is for the client. [`Event::Wait`] while input of that side
-    /// is stuck: the end is told by the step that has used what came before it.
+    /// A side ended its stream in order. Output, if any, is for the client. [`Event::Wait`] while
+    /// input of that side is stuck: the end is told by the step that has used what came before it.
     pub fn end_of_stream(&mut self, from: Side, cx: &Context<'_>, work: &mut Work) -> Event {
         self.has_ended[from.index()] = true;
         match self.stuck(from).is_empty() {

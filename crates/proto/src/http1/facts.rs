@@ -141,8 +141,9 @@ fn judge_fields(head: &Head, input: &[u8]) -> Result<(Facts, Seen), Refusal> {
                     list(value()).any(|item| item.eq_ignore_ascii_case(b"trailers"));
             }
             FieldId::Upgrade => {
-                // A server may ignore an upgrade. We ignore the one to HTTP/2, which common clients offer
-                // with every request; one to another protocol means what only that protocol can answer.
+                // A server may ignore an upgrade. We ignore the one to HTTP/2, which common clients
+                // offer with every request; one to another protocol means what only that protocol
+                // can answer.
                 seen.foreign_upgrade |=
                     list(value()).any(|protocol| !protocol.eq_ignore_ascii_case(b"h2c"));
             }
@@ -274,8 +275,8 @@ fn judge_target(head: &mut Head, input: &[u8]) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Host with an optional port, as RFC 3986 has them, without user information and without a comma: that would be
-/// two hosts to somebody. Empty is allowed: a client without an authority sends that.
+/// Host with an optional port, as RFC 3986 has them, without user information and without a comma:
+/// that would be two hosts to somebody. Empty is allowed: a client without an authority sends that.
 fn is_authority(value: &[u8]) -> bool {
     let (host, port) = match value {
         [b'[', rest @ ..] => {

@@ -1,8 +1,8 @@
 //! Heads of messages: the table of fields, and finding where a head ends.
 //!
-//! `httparse` cuts a head into tokens; what it tolerates and RFC 9112 does not, this module refuses afterwards.
-//! A head is judged only when it is complete or over its limit, so the verdict does not depend on how its bytes
-//! were split.
+//! `httparse` cuts a head into tokens; what it tolerates and RFC 9112 does not, this module refuses
+//! afterwards. A head is judged only when it is complete or over its limit, so the verdict does not
+//! depend on how its bytes were split.
 
 use std::mem::MaybeUninit;
 use std::ops::Range;
@@ -67,8 +67,8 @@ pub enum Method {
     Trace,
 }
 
-/// A parsed head. One per thread, reused for every message: no allocation and no initialisation per message.
-/// All spans are offsets into the slice that the head was found at the start of.
+/// A parsed head. One per thread, reused for every message: no allocation and no initialisation per
+/// message. All spans are offsets into the slice that the head was found at the start of.
 #[derive(Debug, Clone)]
 pub struct Head {
     /// Bytes of the head, empty line included.
@@ -154,8 +154,8 @@ impl Head {
         self.path
     }
 
-    /// Host and port that the request is for: of the target if it has one, else of the Host field. None: an
-    /// HTTP/1.0 request without a Host field.
+    /// Host and port that the request is for: of the target if it has one, else of the Host field.
+    /// None: an HTTP/1.0 request without a Host field.
     pub fn host(&self) -> Option<Span> {
         self.host
     }
@@ -251,8 +251,8 @@ impl Head {
         self.count = parsed.len();
         for (field, header) in self.fields.iter_mut().zip(parsed) {
             let name = Span::of(header.name.as_bytes(), window);
-            // Every line but the last is followed by a field name; so the two bytes before each name are
-            // the end of a line.
+            // Every line but the last is followed by a field name; so the two bytes before each
+            // name are the end of a line.
             if !window[..usize::from(name.start)].ends_with(b"\r\n") {
                 return Err(Refusal::LineEnd);
             }
@@ -306,8 +306,8 @@ pub(super) fn parse_trailers(head: &mut Head, section: &[u8]) -> Result<(), Refu
     }
 }
 
-/// Bytes up to and including the first empty line, if there is one. Line ends may be bare here: they are judged
-/// by the parser. `from` bytes are known not to hold the end.
+/// Bytes up to and including the first empty line, if there is one. Line ends may be bare here:
+/// they are judged by the parser. `from` bytes are known not to hold the end.
 pub(super) fn end_of_head(bytes: &[u8], from: usize) -> Option<usize> {
     let mut at = from.saturating_sub(3);
     while let Some(offset) = bytes[at..].iter().position(|&byte| byte == b'\n') {
@@ -321,8 +321,8 @@ pub(super) fn end_of_head(bytes: &[u8], from: usize) -> Option<usize> {
     None
 }
 
-/// A head that was seen without its end is not parsed again until the end is there: a client that sends single
-/// bytes costs a scan of the new ones.
+/// A head that was seen without its end is not parsed again until the end is there: a client that
+/// sends single bytes costs a scan of the new ones.
 fn may_be_complete(window: &[u8], scanned: u16) -> bool {
     scanned == 0 || end_of_head(window, usize::from(scanned)).is_some()
 }
@@ -336,7 +336,8 @@ fn partial(
     is_request: bool,
 ) -> Result<Found, Refusal> {
     if end_of_head(window, 0).is_some() {
-        // The parser wants more although there is an empty line: it stands inside what the parser skips.
+        // The parser wants more although there is an empty line: it stands inside what the parser
+        // skips.
         return Err(Refusal::FirstLine);
     }
     if window.len() < limits.head_bytes() {
@@ -349,7 +350,8 @@ fn partial(
     }
 }
 
-/// The parser found a fault: it counts once the head is complete, so that splits do not change the verdict.
+/// The parser found a fault: it counts once the head is complete, so that splits do not change the
+/// verdict.
 #[cold]
 fn fault(
     window: &[u8],

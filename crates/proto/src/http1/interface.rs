@@ -71,7 +71,8 @@ pub struct Context<'a> {
     pub client: IpAddr,
     /// The worker is being drained: tell the client to close with the next response.
     pub draining: bool,
-    /// Text for a Date field where a response lacks one, see [`http_date`](super::http_date). None: no clock.
+    /// Text for a Date field where a response lacks one, see [`http_date`](super::http_date). None:
+    /// no clock.
     pub date: Option<&'a [u8; 29]>,
 }
 
@@ -96,36 +97,41 @@ pub enum After {
 pub enum Event {
     /// Read more from this side.
     NeedMore,
-    /// Nothing to do here until the other side gets further: a pipelined request waits for its turn.
+    /// Nothing to do here until the other side gets further: a pipelined request waits for its
+    /// turn.
     Wait,
     /// A request head is in [`Work::head`], not consumed: call [`Connection::forward_request`] or
     /// [`Connection::answer`] at once. If neither is called, the next step tells it again.
     Request,
-    /// A response head is in [`Work::head`], not consumed: call [`Connection::forward_response`] at once.
+    /// A response head is in [`Work::head`], not consumed: call [`Connection::forward_response`] at
+    /// once.
     Response,
     /// Body bytes went through. Step again with the rest of the input.
     Body,
-    /// Request and response are complete. The member's connection may serve others if it is `Keep`; the
-    /// client's must be closed (after its output is sent) if it is `Close`.
+    /// Request and response are complete. The member's connection may serve others if it is `Keep`;
+    /// the client's must be closed (after its output is sent) if it is `Close`.
     Done { client: After, member: After },
-    /// The client is at fault: call [`Connection::refuse`] with the status, and close the member, if there is one.
+    /// The client is at fault: call [`Connection::refuse`] with the status, and close the member,
+    /// if there is one.
     Refused(Refusal),
-    /// The member is at fault and the client knows nothing yet: close the member, call [`Connection::refuse`]
-    /// with [`Refusal::member_status`].
+    /// The member is at fault and the client knows nothing yet: close the member, call
+    /// [`Connection::refuse`] with [`Refusal::member_status`].
     BadMember(Refusal),
-    /// Close both sides at once, the client in a way that it notices (reset): its response is incomplete.
+    /// Close both sides at once, the client in a way that it notices (reset): its response is
+    /// incomplete.
     Abort(Refusal),
     /// Close the client: it is idle, or has gone.
     Close,
 }
 
-/// What a step did. Output for the other side is what was appended to [`Work::out`], followed by the range `tail`
-/// of the input.
+/// What a step did. Output for the other side is what was appended to [`Work::out`], followed by
+/// the range `tail` of the input.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use]
 pub struct Step {
     pub event: Event,
-    /// Bytes of the input that are done with. The others are given again, first, with the next step of this side.
+    /// Bytes of the input that are done with. The others are given again, first, with the next step
+    /// of this side.
     pub consumed: usize,
     /// Long body pieces are not copied.
     pub tail: Range<usize>,

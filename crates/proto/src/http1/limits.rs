@@ -1,17 +1,20 @@
 //! Every bound of the HTTP/1 codec, by name.
 
-/// Most fields that a head can have, whatever [`Limits::fields_max`] says: the size of the table in a thread's
-/// [`Head`](super::Head), 128 x 12 bytes.
+/// Most fields that a head can have, whatever [`Limits::fields_max`] says: the size of the table in
+/// a thread's [`Head`](super::Head), 128 x 12 bytes.
 pub const FIELDS_CAP: usize = 128;
 
-/// Most bytes that a head can have, whatever [`Limits::head_bytes_max`] says: offsets in it are 16 bits wide.
+/// Most bytes that a head can have, whatever [`Limits::head_bytes_max`] says: offsets in it are 16
+/// bits wide.
 pub const HEAD_BYTES_CAP: usize = 65_535;
 
-/// Bounds of one client connection. A connection holds at most one head or trailer section plus what was read
-/// with it: with the defaults and reads of 64 KiB at most 80 KiB each way, while bytes are stuck, and 0 otherwise.
+/// Bounds of one client connection. A connection holds at most one head or trailer section plus
+/// what was read with it: with the defaults and reads of 64 KiB at most 80 KiB each way, while
+/// bytes are stuck, and 0 otherwise.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
-    /// Request or response head, first line to empty line. Beyond: 431, or 414 if the first line alone fills it.
+    /// Request or response head, first line to empty line. Beyond: 431, or 414 if the first line
+    /// alone fills it.
     pub head_bytes_max: usize,
     /// Fields in a head. Beyond: 431.
     pub fields_max: usize,

@@ -2,8 +2,9 @@
 
 use thiserror::Error;
 
-/// A reason to refuse a message. The same reasons serve both directions: [`Refusal::status`] is the answer to a
-/// client whose request is at fault; a member's fault is always answered 502, see [`Refusal::member_status`].
+/// A reason to refuse a message. The same reasons serve both directions: [`Refusal::status`] is the
+/// answer to a client whose request is at fault; a member's fault is always answered 502, see
+/// [`Refusal::member_status`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Error)]
 #[non_exhaustive]
 pub enum Refusal {

@@ -1,7 +1,7 @@
 //! Layout 1 of an HTTP/1 connection's snapshot.
 //!
-//! Times are stored as ages, because clocks differ between hosts. Offsets do not occur: a partial head is in the
-//! stuck bytes and is found again from there.
+//! Times are stored as ages, because clocks differ between hosts. Offsets do not occur: a partial
+//! head is in the stuck bytes and is found again from there.
 
 use crate::layout::{Reader, RestoreError, Writer};
 

@@ -6,9 +6,10 @@ use super::interface::{Context, Event, Side};
 use super::refusal::Refusal;
 
 impl Connection {
-    /// How many bytes of this side's input go on as they are, from the next one on: a worker may splice up to so
-    /// many, once nothing is stuck and nothing unsent, and report them with [`Connection::spliced`]. 0: none, or
-    /// bytes are stuck or unsent. `u64::MAX`: all until the end of the stream.
+    /// How many bytes of this side's input go on as they are, from the next one on: a worker may
+    /// splice up to so many, once nothing is stuck and nothing unsent, and report them with
+    /// [`Connection::spliced`]. 0: none, or bytes are stuck or unsent. `u64::MAX`: all until the
+    /// end of the stream.
     pub fn verbatim_bytes(&self, from: Side) -> u64 {
         let body = match from {
             Side::Client if self.request == RequestPhase::Body => &self.request_body,
@@ -25,10 +26,12 @@ impl Connection {
         }
     }
 
-    /// `count` bytes were moved. The event is [`Event::Body`], [`Event::Done`] or a fault. Bytes that are in a pipe
-    /// count as moved: the pipe is then the worker's to keep, as output that is not sent yet.
+    /// `count` bytes were moved. The event is [`Event::Body`], [`Event::Done`] or a fault. Bytes
+    /// that are in a pipe count as moved: the pipe is then the worker's to keep, as output that is
+    /// not sent yet.
     ///
-    /// Panics if these were more than [`Connection::verbatim_bytes`]: they would belong to another message.
+    /// Panics if these were more than [`Connection::verbatim_bytes`]: they would belong to another
+    /// message.
     pub fn spliced(&mut self, from: Side, count: u64, cx: &Context<'_>) -> Event {
         assert!(
             count <= self.verbatim_bytes(from),

@@ -148,7 +148,8 @@ impl Connection {
         };
         if self.response_body.is_done() {
             self.response = ResponsePhase::Done;
-            // More than its response: what it means is anybody's guess, so the member is not used again.
+            // More than its response: what it means is anybody's guess, so the member is not used
+            // again.
             self.member_closes |= step.consumed < input.len();
         }
         if let Some(event) = self.finish(cx.limits) {

@@ -4,7 +4,8 @@ use crate::http1::{
     After, Connection, Context, Event, Limits, Refusal, Rewrite, Side, Work, http_date,
 };
 
-/// What was seen. Body events are not among them: how often they come depends on how bytes were split.
+/// What was seen. Body events are not among them: how often they come depends on how bytes were
+/// split.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Seen {
     Request {
@@ -75,7 +76,8 @@ impl Driver {
         }
     }
 
-    /// Takes the connection through a snapshot, as another program with another clock would restore it.
+    /// Takes the connection through a snapshot, as another program with another clock would restore
+    /// it.
     pub(super) fn through_snapshot(&mut self) {
         let snapshot = self.connection.snapshot(self.now_us);
         let buffered: usize = [Side::Client, Side::Member]

@@ -1,7 +1,7 @@
 //! The law: a snapshot and its restoration, after any byte, change no event and no output.
 //!
-//! Messages come from a grammar, whole or mutated; they are cut anywhere, both sides interleaved, sockets slow or
-//! not, time passing. The seed is fixed; `PROPTEST_CASES` makes it search wider.
+//! Messages come from a grammar, whole or mutated; they are cut anywhere, both sides interleaved,
+//! sockets slow or not, time passing. The seed is fixed; `PROPTEST_CASES` makes it search wider.
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngSeed};
@@ -162,7 +162,8 @@ fn input() -> impl Strategy<Value = Input> {
     ]
 }
 
-/// Cuts the bytes of a script into pieces, lengths taken from `lengths` in turn, long data in longer pieces.
+/// Cuts the bytes of a script into pieces, lengths taken from `lengths` in turn, long data in
+/// longer pieces.
 fn cut(script: Vec<Input>, lengths: &[usize]) -> Vec<Input> {
     let mut lengths = lengths.iter().copied().cycle();
     let mut pieces = Vec::new();
@@ -242,7 +243,8 @@ proptest! {
         check(&cut(script, &[1]), is_slow)?;
     }
 
-    /// How bytes are cut changes no event, and no output but the chunks made of a body without framing.
+    /// How bytes are cut changes no event, and no output but the chunks made of a body without
+    /// framing.
     #[test]
     fn cutting_changes_nothing(
         request in mutated(request()),

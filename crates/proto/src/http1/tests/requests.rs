@@ -1,11 +1,13 @@
 //! Shapes of requests that make two servers disagree, and what becomes of each.
 //!
-//! Every row is fed whole, byte by byte, and cut in two at every place: the verdict is always the same. What is
-//! passed on is fed to a second codec, which must see the same messages: nothing goes on that reads differently.
+//! Every row is fed whole, byte by byte, and cut in two at every place: the verdict is always the
+//! same. What is passed on is fed to a second codec, which must see the same messages: nothing goes
+//! on that reads differently.
 
 use super::driver::{Driver, Seen, pieces};
 
-/// `Pass(n)`: n complete requests go to the member. `Refuse(s)`: the first fault is answered with this status.
+/// `Pass(n)`: n complete requests go to the member. `Refuse(s)`: the first fault is answered with
+/// this status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Verdict {
     Pass(usize),

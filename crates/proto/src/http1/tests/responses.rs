@@ -1,5 +1,6 @@
-//! Shapes of responses: a member that smuggles is answered for with 502, or cut off where the client already has
-//! the head. Every row is fed whole, byte by byte, and cut in two at every place.
+//! Shapes of responses: a member that smuggles is answered for with 502, or cut off where the
+//! client already has the head. Every row is fed whole, byte by byte, and cut in two at every
+//! place.
 
 use crate::http1::{After, Refusal, Side};
 
@@ -217,7 +218,8 @@ fn bytes_behind_a_response_are_never_the_next_one() {
         member: Close,
     };
     assert!(driver.seen.contains(&done), "{:?}", driver.seen);
-    // The second request is under way, to another connection of a member; the stray response is gone.
+    // The second request is under way, to another connection of a member; the stray response is
+    // gone.
     assert_eq!(
         driver
             .seen
