@@ -1,0 +1,222 @@
+//! One probe: a connection to a member, from its start to its result.
+//!
+//! ```text
+//! connecting --> (tcp) done
+//!           \--> (http) sending --> reading the head --> done, and the rest is read until the member closes
+//! ```
+//!
+//! The rest of a response is read and thrown away, so that the member sees an orderly end and not a reset; nobody waits
+//! for that, and the next probe of the member ends it.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::SocketAddr;
+
+use hitless_core::health::{Failure, Outcome};
+use hitless_types::site::Probe;
+use mio::net::TcpStream;
+
+/// Bytes of a response's head: more headers than a health page has.
+const HEAD_MAX: usize = 16 * 1024;
+/// Header lines of a response.
+const HEADERS_MAX: usize = 64;
+/// Bytes of a response's rest that are read before the connection is closed all the same.
+const REST_MAX: usize = 64 * 1024;
+
+#[derive(Debug)]
+pub(super) struct Running {
+    pub(super) stream: TcpStream,
+    phase: Phase,
+    /// The status that an HTTP probe expects. `None` for a TCP probe.
+    expect: Option<u16>,
+    request: Vec<u8>,
+    head: Vec<u8>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Phase {
+    Connecting,
+    Sending { sent: usize },
+    Reading,
+    Rest { read: usize },
+    Over,
+}
+
+/// What became of a probe when its socket was ready.
+#[derive(PartialEq, Eq, Debug)]
+pub(super) enum Progress {
+    /// It waits for its socket.
+    Waits,
+    /// It has its result; `closes` if there is nothing more to read.
+    Result {
+        result: Result<(), Failure>,
+        closes: bool,
+    },
+    /// It has nothing more to do.
+    Over,
+}
+
+impl Running {
+    /// Begins to connect.
+    pub(super) fn start(probe: &Probe, member: SocketAddr) -> Result<Self, Failure> {
+        let stream = TcpStream::connect(member).map_err(|error| failure_of(&error))?;
+        let (expect, request) = match probe {
+            Probe::Tcp => (None, Vec::new()),
+            Probe::Http { path, host, expect } => {
+                let host = host.clone().unwrap_or_else(|| member.to_string());
+                let request = format!(
+                    "GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: hitless-monitor\r\n\
+                     Accept: */*\r\nConnection: close\r\n\r\n"
+                );
+                (Some(*expect), request.into_bytes())
+            }
+        };
+        Ok(Self {
+            stream,
+            phase: Phase::Connecting,
+            expect,
+            request,
+            head: Vec::new(),
+        })
+    }
+
+    /// Goes on as far as the socket allows.
+    pub(super) fn advance(&mut self) -> Progress {
+        loop {
+            match self.step() {
+                Ok(Some(progress)) => return progress,
+                Ok(None) => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Progress::Waits,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) if matches!(self.phase, Phase::Rest { .. }) => return Progress::Over,
+                Err(error) => return self.result(Err(failure_of(&error))),
+            }
+        }
+    }
+
+    /// `Ok(None)`: there is more to do at once.
+    fn step(&mut self) -> io::Result<Option<Progress>> {
+        match self.phase {
+            Phase::Connecting => {
+                if let Some(error) = self.stream.take_error()? {
+                    return Err(error);
+                }
+                match self.stream.peer_addr() {
+                    Ok(_) => {}
+                    Err(error) if error.kind() == ErrorKind::NotConnected => {
+                        return Err(ErrorKind::WouldBlock.into());
+                    }
+                    Err(error) => return Err(error),
+                }
+                if self.expect.is_none() {
+                    return Ok(Some(self.result(Ok(()))));
+                }
+                self.phase = Phase::Sending { sent: 0 };
+                Ok(None)
+            }
+            Phase::Sending { sent } => {
+                let written = self.stream.write(&self.request[sent..])?;
+                let sent = sent + written;
+                self.phase = if sent == self.request.len() {
+                    Phase::Reading
+                } else {
+                    Phase::Sending { sent }
+                };
+                Ok(None)
+            }
+            Phase::Reading => self.read_head(),
+            Phase::Rest { read } => {
+                let more = self.stream.read(&mut [0; 4096])?;
+                if more == 0 || read + more > REST_MAX {
+                    self.phase = Phase::Over;
+                    return Ok(Some(Progress::Over));
+                }
+                self.phase = Phase::Rest { read: read + more };
+                Ok(None)
+            }
+            Phase::Over => Ok(Some(Progress::Over)),
+        }
+    }
+
+    fn read_head(&mut self) -> io::Result<Option<Progress>> {
+        let mut buffer = [0; 4096];
+        let read = self.stream.read(&mut buffer)?;
+        if read == 0 {
+            return Ok(Some(self.result(Err(Failure::Closed))));
+        }
+        self.head.extend_from_slice(&buffer[..read]);
+        let expected = self.expect.unwrap_or_default();
+        Ok(match status_of(&mut self.head) {
+            Ok(Some(found)) if found == expected => Some(self.result(Ok(()))),
+            Ok(Some(found)) => Some(self.result(Err(Failure::Status { found, expected }))),
+            Ok(None) if self.head.len() < HEAD_MAX => None,
+            Ok(None) | Err(()) => Some(self.result(Err(Failure::NotHttp))),
+        })
+    }
+
+    fn result(&mut self, result: Result<(), Failure>) -> Progress {
+        let reads_on = matches!(self.phase, Phase::Reading)
+            && matches!(result, Ok(()) | Err(Failure::Status { .. }));
+        self.phase = if reads_on {
+            Phase::Rest { read: 0 }
+        } else {
+            Phase::Over
+        };
+        let closes = !reads_on;
+        Progress::Result { result, closes }
+    }
+}
+
+/// The status of the final response in `head`; interim ones (RFC 9110, 15.2) are taken out. `Err` if it is not HTTP.
+fn status_of(head: &mut Vec<u8>) -> Result<Option<u16>, ()> {
+    loop {
+        let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
+        let mut response = httparse::Response::new(&mut headers);
+        let length = match response.parse(head) {
+            Ok(httparse::Status::Complete(length)) => length,
+            Ok(httparse::Status::Partial) => return Ok(None),
+            Err(_) => return Err(()),
+        };
+        match response.code {
+            Some(100 | 102..=199) => head.drain(..length),
+            code => return Ok(code),
+        };
+    }
+}
+
+/// What an error of a socket says: of the member, or of this machine.
+pub(super) fn failure_of(error: &io::Error) -> Failure {
+    match error.kind() {
+        ErrorKind::ConnectionRefused => Failure::Refused,
+        ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => Failure::Unreachable,
+        ErrorKind::TimedOut => Failure::TimedOut,
+        ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted | ErrorKind::BrokenPipe => {
+            Failure::Closed
+        }
+        _ => Failure::Local {
+            error: error.to_string(),
+        },
+    }
+}
+
+/// The result as the prober takes it.
+pub(super) fn outcome(result: Result<(), Failure>, latency_us: u64) -> Outcome {
+    match result {
+        Ok(()) => Outcome::Good { latency_us },
+        Err(failure) => Outcome::Bad(failure),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn interim_responses_are_not_the_answer() {
+        let mut head = b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\nHTTP/1.1 204 No".to_vec();
+        assert_eq!(status_of(&mut head), Ok(None));
+        head.extend_from_slice(b" Content\r\n\r\n");
+        assert_eq!(status_of(&mut head), Ok(Some(204)));
+        assert_eq!(status_of(&mut b"SSH-2.0-OpenSSH\r\n".to_vec()), Err(()));
+        assert_eq!(status_of(&mut Vec::new()), Ok(None));
+    }
+}
