@@ -21,11 +21,11 @@ pub(super) fn check(tree: &[File]) -> Vec<Finding> {
         .map_or("", |file| &file.text);
     for file in tree.iter().filter(|file| file.has_extension(SOURCE)) {
         findings.extend(size(file, exceptions));
-        findings.extend(columns(file));
         findings.extend(module_doc(file));
         findings.extend(spdx(file));
         findings.extend(waiting_work(file));
     }
+    findings.extend(columns(tree));
     findings.extend(stale_exceptions(tree, exceptions));
     findings
 }
@@ -74,15 +74,19 @@ fn stale_exceptions(tree: &[File], exceptions: &str) -> Vec<Finding> {
 }
 
 /// A line with an address in it may be longer: an address cannot be broken.
-fn columns(file: &File) -> Option<Finding> {
+fn columns(tree: &[File]) -> Option<Finding> {
     let is_long = |line: &str| line.chars().count() > COLUMNS_MAX && !line.contains("://");
-    let mut long = file
-        .lines()
-        .filter(|(_, line)| is_long(line))
-        .map(|(at, _)| at);
+    let sources = tree.iter().filter(|file| file.has_extension(SOURCE));
+    let mut long = sources.filter_map(|file| {
+        let (at, _) = file.lines().find(|(_, line)| is_long(line))?;
+        Some(format!("{}:{at}", file.path))
+    });
     let first = long.next()?;
-    let text = format!("{} lines above {COLUMNS_MAX} columns", long.count() + 1);
-    Some(Finding::warning(format!("{}:{first}", file.path), text))
+    let files = long.count() + 1;
+    let text = format!(
+        "{files} files with lines above {COLUMNS_MAX} columns, this is the first: `cargo xtask tidy --wrap` helps"
+    );
+    Some(Finding::warning(first, text))
 }
 
 /// Tests beside their module need none: the module's says it.
