@@ -5,9 +5,11 @@
 //! file with the connection slots. The worker ([`worker::run`]) validates, accepts, balances, and owns no privilege.
 //! Operators reach both through the keeper's control socket ([`control::Client`]).
 
+pub mod admin;
 pub mod control;
 pub mod holder;
 pub mod keeper;
+pub mod metrics;
 pub mod monitor;
 pub mod status;
 pub mod worker;
