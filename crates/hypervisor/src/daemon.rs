@@ -121,7 +121,7 @@ fn pid_of(pid: u32) -> Option<Pid> {
 
 /// What to start, and where.
 #[derive(Debug)]
-pub(crate) struct Daemon<'a> {
+pub struct Daemon<'a> {
     pub binary: &'a Path,
     pub arguments: &'a [String],
     pub environment: &'a [(String, String)],
@@ -134,7 +134,7 @@ pub(crate) struct Daemon<'a> {
 
 impl Daemon<'_> {
     /// Starts it. When this returns, the program runs (its file has been executed) and the pid file is written.
-    pub(crate) fn spawn(&self) -> io::Result<Process> {
+    pub fn spawn(&self) -> io::Result<Process> {
         let log = OpenOptions::new()
             .append(true)
             .create(true)

@@ -12,7 +12,7 @@ mod error;
 mod netns;
 mod spec;
 
-pub use daemon::Process;
+pub use daemon::{Daemon, Process};
 pub use error::{Error, Result};
 pub use netns::{GUEST_INTERFACE, NetnsDriver, NetnsOptions};
 pub use spec::{Gateways, GuestName, GuestSpec, Limits, Program};
@@ -59,6 +59,8 @@ pub struct Guest {
     pub node_mac: [u8; 6],
     /// In the order of the specification.
     pub programs: Vec<ProgramState>,
+    /// Whether its link is up at both ends. A guest whose cable was pulled is as good as a machine without power.
+    pub is_link_up: bool,
     /// Limits that are not kept here, each with its reason.
     pub degraded: Vec<String>,
 }

@@ -1,8 +1,8 @@
 //! The driver `netns`: a guest is a network namespace with a control group, on the node's own kernel.
 //!
 //! On disk, below `run/guests/NAME`: `spec.json`, and for each program `PROGRAM.pid` and `PROGRAM.log`. The guest's end
-//! of its link is called [`GUEST_INTERFACE`]; the node's end runs the passing XDP program, without which nothing that
-//! the guest's ingress transmits would arrive.
+//! of its link is called [`GUEST_INTERFACE`]. The node's end has no XDP program yet: without one nothing that the guest's
+//! ingress transmits arrives, so the caller attaches the director's program for guests' ports.
 //!
 //! The namespace has a kernel's network state of its own, but it is no machine: a program that is killed has its
 //! sockets closed by a kernel that lives on. So [`Hypervisor::destroy`] pulls the cable first.
@@ -13,9 +13,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use hitless_net::{
-    Namespace, Netlink, NextHop, Offload, Prefix, Route, VethEnd, attach_pass, set_offload,
-};
+use hitless_net::{Namespace, Netlink, NextHop, Offload, Prefix, Route, VethEnd, set_offload};
 use rustix::process::Signal;
 
 use crate::daemon::Daemon;
@@ -139,6 +137,7 @@ impl NetnsDriver {
             mac: links.guest.mac.unwrap_or_default(),
             node_mac: links.node.mac.unwrap_or_default(),
             programs,
+            is_link_up: links.node.is_up && links.guest.is_up,
             degraded,
             spec,
         })

@@ -10,6 +10,7 @@
 mod error;
 mod ethtool;
 mod link;
+mod lookup;
 mod namespace;
 mod neighbour;
 mod netlink;
@@ -21,6 +22,7 @@ mod xdp;
 pub use error::{Error, Result};
 pub use ethtool::{Offload, set_offload};
 pub use link::{Link, VethEnd};
+pub use lookup::Way;
 pub use namespace::{NAMESPACES, Namespace};
 pub use neighbour::Neighbour;
 pub use netlink::Netlink;

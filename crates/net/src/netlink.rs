@@ -70,6 +70,14 @@ impl Netlink {
             .map_err(|error| Error::refused(operation, error))
     }
 
+    /// Asks for one thing.
+    pub(crate) fn request(
+        &mut self,
+        message: RouteNetlinkMessage,
+    ) -> io::Result<Vec<RouteNetlinkMessage>> {
+        self.exchange(message, NLM_F_ACK)
+    }
+
     fn exchange(
         &mut self,
         message: RouteNetlinkMessage,

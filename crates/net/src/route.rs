@@ -213,14 +213,14 @@ fn gateway_of(destination: Prefix, gateway: IpAddr) -> RouteAttribute {
     }
 }
 
-const fn address(address: IpAddr) -> RouteAddress {
+pub(crate) const fn address(address: IpAddr) -> RouteAddress {
     match address {
         IpAddr::V4(address) => RouteAddress::Inet(address),
         IpAddr::V6(address) => RouteAddress::Inet6(address),
     }
 }
 
-const fn plain(address: &RouteAddress) -> Option<IpAddr> {
+pub(crate) const fn plain(address: &RouteAddress) -> Option<IpAddr> {
     match address {
         RouteAddress::Inet(address) => Some(IpAddr::V4(*address)),
         RouteAddress::Inet6(address) => Some(IpAddr::V6(*address)),

@@ -197,6 +197,13 @@ fn root_links_addresses_routes_and_neighbours() {
         at_client.replace_route(&route).unwrap();
         assert_eq!(at_client.gateways(Prefix::host(vip)).unwrap().len(), 2);
         exchange(&client.0, &server.0, vip);
+        let way = at_client.way_to(vip).unwrap();
+        assert!(
+            gateways
+                .iter()
+                .any(|g| way.gateway == Some(g.parse().unwrap())),
+            "{way:?}"
+        );
     }
 
     let gateway: IpAddr = "10.0.0.2".parse().unwrap();
@@ -295,4 +302,97 @@ fn exchange(client: &Namespace, server: &Namespace, address: IpAddr) {
         assert_eq!(text, "here");
         serve.join().unwrap();
     });
+}
+
+#[test]
+fn root_flows_spread_over_paths_by_their_ports() {
+    if !is_root("flows") {
+        return;
+    }
+    let (router, other) = (Own::new("router"), Own::new("other"));
+    for setting in [
+        "ipv4/fib_multipath_hash_policy",
+        "ipv6/fib_multipath_hash_policy",
+    ] {
+        router.0.set(setting, "1").unwrap();
+    }
+    router.0.set("ipv4/ip_forward", "1").unwrap();
+    router.0.set("ipv4/conf/all/rp_filter", "0").unwrap();
+    router.0.set("ipv6/conf/all/forwarding", "1").unwrap();
+    let mut netlink = Netlink::open(&router.0).unwrap();
+    let mut peer = Netlink::open(&other.0).unwrap();
+    for (name, v4, v6) in [
+        ("in", "10.0.0.1/24", "fd00:0::1/64"),
+        ("a", "10.0.1.1/24", "fd00:1::1/64"),
+        ("b", "10.0.2.1/24", "fd00:2::1/64"),
+        ("c", "10.0.3.1/24", "fd00:3::1/64"),
+    ] {
+        let here = VethEnd {
+            namespace: &router.0,
+            name,
+            mac: None,
+        };
+        let there = VethEnd {
+            namespace: &other.0,
+            name,
+            mac: None,
+        };
+        netlink.add_veth(here, there, 1_500).unwrap();
+        peer.set_up(name).unwrap();
+        netlink.add_address(name, prefix(v4)).unwrap();
+        netlink.add_address(name, prefix(v6)).unwrap();
+        netlink.set_up(name).unwrap();
+    }
+    let arrives_at = netlink.link("in").unwrap().index;
+    for (client, vip, gateways) in [
+        (
+            "10.0.0.9",
+            "203.0.113.7",
+            ["10.0.1.2", "10.0.2.2", "10.0.3.2"],
+        ),
+        (
+            "fd00:0::9",
+            "2001:db8::7",
+            ["fd00:1::2", "fd00:2::2", "fd00:3::2"],
+        ),
+    ] {
+        let vip: IpAddr = vip.parse().unwrap();
+        let hop = |(name, gateway): (&&str, &&str)| NextHop::via(*name, gateway.parse().unwrap());
+        let hops: Vec<NextHop> = ["a", "b", "c"].iter().zip(&gateways).map(hop).collect();
+        let mut route = Route::new(Prefix::host(vip), hops);
+        netlink.replace_route(&route).unwrap();
+        let mut ways = || -> Vec<u32> {
+            (0..300)
+                .map(|port| {
+                    let from = SocketAddr::new(client.parse().unwrap(), 40_000 + port);
+                    let way = netlink.way_of_flow(arrives_at, from, SocketAddr::new(vip, 80));
+                    way.unwrap().interface
+                })
+                .collect()
+        };
+        let all = ways();
+        assert_eq!(all, ways());
+        for index in all
+            .iter()
+            .copied()
+            .collect::<std::collections::BTreeSet<u32>>()
+        {
+            let count = all.iter().filter(|way| **way == index).count();
+            assert!(
+                (50..150).contains(&count),
+                "{count} of 300 by interface {index}"
+            );
+        }
+        route.next_hops.remove(0);
+        Netlink::open(&router.0)
+            .unwrap()
+            .replace_route(&route)
+            .unwrap();
+        let moved = all
+            .iter()
+            .zip(ways())
+            .filter(|(before, after)| *before != after)
+            .count();
+        assert!(moved > 100, "{moved}");
+    }
 }

@@ -75,7 +75,6 @@ fn apply(
         netlink.set_mtu(name, spec.mtu)?;
         set_offload(namespace, name, Offload::SendChecksum, false)?;
     }
-    attach_pass(&mut at_node, interface)?;
     node.set(&format!("ipv6/conf/{interface}/accept_dad"), "0")?;
 
     if let Some(gateway) = spec.gateways.v4 {
