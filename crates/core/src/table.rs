@@ -18,6 +18,7 @@
 //! model checker for one: they are the same functions.
 
 pub mod agent;
+mod bits;
 pub mod controller;
 pub mod guest;
 pub mod message;

@@ -27,6 +27,11 @@ use crate::time::Time;
 /// A guest that asked for no lease for so long is believed dead: five requests are missing.
 pub const BELIEVE_DEAD_AFTER_US: u64 = 100_000;
 
+/// A guest that is watched from now on has this long to ask for the first time.
+pub const FIRST_REQUEST_WITHIN_US: u64 = 500_000;
+/// How often an agent tells the controller whom it does not hear.
+pub const SILENT_EVERY_US: u64 = 100_000;
+
 /// What happened.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Input {
@@ -97,6 +102,7 @@ pub struct Agent {
     believed_dead: BTreeSet<GuestSlot>,
     last_renewal: BTreeMap<GuestSlot, Time>,
     storing: BTreeMap<Ticket, Vec<(Bucket, Sequence)>>,
+    silent_due: Time,
     next_ticket: Ticket,
     actions: VecDeque<Action>,
 }
@@ -116,6 +122,7 @@ impl Agent {
             believed_dead: BTreeSet::new(),
             last_renewal: BTreeMap::new(),
             storing: BTreeMap::new(),
+            silent_due: Time(0),
             next_ticket: Ticket(1),
             actions: VecDeque::new(),
         }
@@ -155,12 +162,14 @@ impl Agent {
         self.actions.pop_front()
     }
 
-    /// When [`Input::Tick`] is due: when the next guest has been silent for too long.
+    /// When [`Input::Tick`] is due: when the next guest has been silent for too long, or the
+    /// controller is to hear of it.
     pub fn deadline(&self) -> Option<Time> {
         self.heard
             .iter()
             .filter(|(slot, _)| !self.believed_dead.contains(slot))
             .map(|(_, heard)| heard.after_us(BELIEVE_DEAD_AFTER_US))
+            .chain((!self.heard.is_empty()).then_some(self.silent_due))
             .min()
     }
 
@@ -234,7 +243,8 @@ impl Agent {
 
     fn revise_beliefs(&mut self, now: Time) {
         for slot in self.trust.trusted.union(&self.trust.suspects) {
-            self.heard.entry(*slot).or_insert(now);
+            let first = now.after_us(FIRST_REQUEST_WITHIN_US - BELIEVE_DEAD_AFTER_US);
+            self.heard.entry(*slot).or_insert(first);
         }
         let dead: BTreeSet<GuestSlot> = self
             .heard
@@ -244,10 +254,13 @@ impl Agent {
             .collect();
         if dead != self.believed_dead {
             self.believed_dead = dead;
-            let guests: Vec<GuestSlot> = self.believed_dead.iter().copied().collect();
-            self.actions.push_back(Action::Believe {
-                dead: guests.clone(),
-            });
+            let dead = self.believed_dead.iter().copied().collect();
+            self.actions.push_back(Action::Believe { dead });
+            self.silent_due = now;
+        }
+        if now >= self.silent_due && !self.heard.is_empty() {
+            self.silent_due = now.after_us(SILENT_EVERY_US);
+            let guests = self.believed_dead.iter().copied().collect();
             self.actions
                 .push_back(Action::Send(FromAgent::Silent { guests }));
         }

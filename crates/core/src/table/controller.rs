@@ -33,12 +33,21 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use serde::{Deserialize, Serialize};
 
 use crate::assign::Unit;
-use crate::row::{Bucket, GuestSlot, Row};
+use crate::row::{BUCKETS, Bucket, GuestSlot};
+use crate::rules::Rules;
+use crate::table::bits::Bits;
+use crate::table::controller::inventory::Inventory;
+use crate::table::controller::progress::Progress;
 use crate::table::message::{
     DirectorId, FromAgent, FromGuest, Generation, Party, ToAgent, ToGuest,
 };
 use crate::table::step::{Entry, Stage, Standing, Wait};
 use crate::time::Time;
+
+mod decide;
+mod inventory;
+mod progress;
+mod status;
 
 /// Schema of [`Header`] and [`Page`] that this release writes.
 pub const SCHEMA: u16 = 1;
@@ -46,6 +55,14 @@ pub const SCHEMA: u16 = 1;
 pub const PAGE_BUCKETS: usize = 1_024;
 /// Rows and trust that are not acknowledged are offered again after this.
 pub const OFFER_AGAIN_US: u64 = 1_000_000;
+/// A guest that no agent hears for this long is suspect. It is believed dead, and avoided, long before.
+pub const SUSPECT_AFTER_US: u64 = 400_000;
+/// An agent whose last word is older has no say in who is silent.
+pub const AGENT_HEARD_WITHIN_US: u64 = 500_000;
+/// A guest that is suspect for this long gets its buckets' wishes taken away.
+pub const SUSPECT_REPLAN_AFTER_US: u64 = 10_000_000;
+/// A director that is no longer listed but stamped within this time blocks settling.
+pub const STRAY_FOR_US: u64 = 2_000_000;
 /// From the last agent's acknowledgement that a suspect gets no lease any more to the end of that lease, with a tenth
 /// for clocks of different speed.
 pub const FENCE_AFTER_US: u64 = crate::table::guest::LEASE_US * 11 / 10;
@@ -88,6 +105,8 @@ pub struct Header {
     pub generation: Generation,
     /// When trust last changed: the generation by which agents acknowledge it.
     pub trust: Generation,
+    /// The last slot given; they are given in turn, so that one is used again as late as possible.
+    pub last_slot: u16,
     pub guests: BTreeMap<GuestSlot, GuestRecord>,
 }
 
@@ -225,29 +244,104 @@ pub struct ChangeStatus {
 }
 
 /// The machine.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Controller {
+    rules: Rules,
     actions: VecDeque<Action>,
-    stages: Vec<Stage>,
-    rows: Vec<Row>,
-    policy: Option<Policy>,
+    store: Store,
+    /// As in the store. None: not loaded, or there is no table yet.
+    header: Option<Header>,
+    /// As in the store; empty or of full length.
+    entries: Vec<Entry>,
+    progress: Progress,
+    inventory: Inventory,
+    /// Buckets whose next row is to be looked for.
+    todo: Bits,
+    /// Wishes are to be planned anew.
+    must_replan: bool,
+    /// What each bucket waits for, and since when anything waits for that.
+    waiting: Vec<Option<Wait>>,
+    waits: BTreeMap<Wait, (usize, Time)>,
+    offer_again: Time,
+    last_now: Time,
+}
+
+/// What the machine is about with the store.
+#[derive(Debug)]
+enum Store {
+    Loading,
+    Idle,
+    Writing {
+        header: Header,
+        entries: Vec<(usize, Entry)>,
+    },
+}
+
+impl Default for Controller {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl Controller {
     /// A machine that knows nothing yet; its first action is `Load`.
     pub fn new() -> Self {
         Self {
+            rules: Rules::ALL,
             actions: VecDeque::from([Action::Load]),
-            ..Self::default()
+            store: Store::Loading,
+            header: None,
+            entries: Vec::new(),
+            progress: Progress::default(),
+            inventory: Inventory::default(),
+            todo: Bits::default(),
+            must_replan: true,
+            waiting: Vec::new(),
+            waits: BTreeMap::new(),
+            offer_again: Time(0),
+            last_now: Time(0),
         }
     }
 
     /// Takes what happened.
     pub fn handle(&mut self, now: Time, input: Input) {
-        let _ = now;
-        if let Input::Policy(policy) = input {
-            self.policy = Some(policy);
+        match input {
+            Input::Loaded(content) => self.loaded(content),
+            Input::Written => self.written(),
+            Input::Conflict => self.reload(),
+            Input::Policy(policy) => {
+                self.inventory.policy = Some(policy);
+                self.must_replan = true;
+                self.recount_all();
+                self.trust_all();
+            }
+            Input::Booted { name, boot } => {
+                self.inventory.boots.insert(name, boot);
+            }
+            Input::Destroyed { slot } => {
+                self.inventory.destroyed.insert(slot);
+            }
+            Input::Suspected {
+                slot,
+                is_suspect: true,
+            } => {
+                self.inventory.suspected.insert(slot);
+            }
+            Input::Suspected {
+                slot,
+                is_suspect: false,
+            } => {
+                self.inventory.suspected.remove(&slot);
+            }
+            Input::Connected(party) => self.connected(party),
+            Input::FromAgent { from, message } => self.from_agent(now, from, message),
+            Input::FromGuest { from, message } => self.from_guest(now, from, message),
+            Input::Tick => {}
         }
+        self.last_now = self.last_now.max(now);
+        self.fence(now);
+        self.decide(now);
+        self.offer(now);
     }
 
     /// What the driver is to do next.
@@ -257,30 +351,129 @@ impl Controller {
 
     /// When [`Input::Tick`] is due.
     pub fn deadline(&self) -> Option<Time> {
-        None
+        let is_open = self.progress.has_open_offers() || self.has_untold_agents();
+        let again = is_open.then_some(self.offer_again);
+        [again, self.inventory.deadline(self.last_now)]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// The slot of this guest's newest kernel, once that is in the store.
     pub fn slot_of(&self, name: &str) -> Option<GuestSlot> {
-        let _ = (name, &self.policy);
-        None
+        let guests = &self.header.as_ref()?.guests;
+        guests
+            .iter()
+            .find(|(_, record)| record.name == name && record.state != State::Gone)
+            .map(|(slot, _)| *slot)
     }
 
-    /// The newest row of a bucket and how far it has come.
-    pub fn row(&self, bucket: Bucket) -> (Row, Stage) {
+    /// What is stored of a bucket, and how far its newest row has come. None: there is no table yet.
+    pub fn bucket(&self, bucket: Bucket) -> Option<(Entry, Stage)> {
         let index = usize::from(bucket.0);
-        let row = self.rows.get(index).copied().unwrap_or(Row::NONE);
-        (row, self.stages.get(index).copied().unwrap_or(Stage::Done))
+        Some((*self.entries.get(index)?, self.progress.stage(index)))
     }
 
-    /// How the table is doing.
-    pub fn status(&self) -> Status {
-        Status {
-            generation: None,
-            guests: BTreeMap::new(),
-            unsettled: 0,
-            waits: Vec::new(),
-            changes: Vec::new(),
+    fn standing(&self, slot: GuestSlot) -> Standing {
+        let state = self
+            .header
+            .as_ref()
+            .and_then(|header| header.guests.get(&slot));
+        match state.map(|record| record.state) {
+            Some(State::Serving) => Standing::Serving,
+            Some(State::Suspect) if self.inventory.fenced.contains(&slot) => Standing::Fenced,
+            Some(State::Suspect) => Standing::Suspect,
+            // A slot without a record was retired: all have acknowledged tables without it.
+            Some(State::Gone) | None => Standing::Gone,
         }
     }
+
+    fn reload(&mut self) {
+        self.store = Store::Loading;
+        self.actions.push_back(Action::Load);
+    }
+
+    fn loaded(&mut self, content: Option<(Header, Vec<Page>)>) {
+        self.store = Store::Idle;
+        let (header, pages) =
+            content.map_or((None, Vec::new()), |(header, pages)| (Some(header), pages));
+        self.header = header;
+        self.entries = pages.into_iter().flat_map(|page| page.entries).collect();
+        self.waiting = vec![None; self.entries.len()];
+        self.waits.clear();
+        // What was heard before belongs to another controller's table: everything is offered and heard again.
+        self.progress = Progress::default();
+        self.inventory.forget_reports();
+        self.must_replan = true;
+        self.recount_all();
+        self.trust_all();
+        self.ask_for_reports();
+    }
+
+    fn written(&mut self) {
+        let Store::Writing { header, entries } = core::mem::replace(&mut self.store, Store::Idle)
+        else {
+            return;
+        };
+        let is_first = self.entries.is_empty() && !entries.is_empty();
+        if is_first {
+            self.entries = vec![Entry::default(); BUCKETS];
+            self.waiting = vec![None; BUCKETS];
+        }
+        let guests_changed = self
+            .header
+            .as_ref()
+            .is_none_or(|old| old.guests != header.guests);
+        let trust_changed = self
+            .header
+            .as_ref()
+            .is_none_or(|old| old.trust != header.trust);
+        self.header = Some(header);
+        for (index, entry) in entries {
+            self.enter(index, entry);
+        }
+        if trust_changed {
+            self.inventory.fence_at = None;
+            self.trust_all();
+        }
+        if guests_changed || is_first {
+            let header = self.header.as_ref();
+            self.inventory.fenced.retain(|slot| {
+                header.is_some_and(|header| {
+                    header
+                        .guests
+                        .get(slot)
+                        .is_some_and(|record| record.state == State::Suspect)
+                })
+            });
+            self.recount_all();
+            self.ask_for_reports();
+        }
+    }
+
+    /// Takes an entry that is in the store.
+    fn enter(&mut self, index: usize, entry: Entry) {
+        let old = core::mem::replace(&mut self.entries[index], entry);
+        if old.row != entry.row {
+            self.progress.new_row(index);
+            let led = old
+                .row
+                .head()
+                .filter(|head| entry.row.head() != Some(*head));
+            if let Some(led) = led {
+                self.inventory.stop_leading(led, index);
+            }
+            self.inventory.refused.remove(&index);
+            self.recount(index);
+        }
+        self.todo.set(index);
+    }
 }
+
+/// The buckets of a page in the store.
+fn page_of(index: usize) -> u16 {
+    u16::try_from(index / PAGE_BUCKETS).expect("64 pages")
+}
+
+#[cfg(test)]
+mod tests;

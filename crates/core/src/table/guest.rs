@@ -113,6 +113,8 @@ pub struct Guest {
     count_due: Time,
     /// What the controller was last told, of buckets that this guest does not lead. None: nothing yet.
     reported: Option<BTreeMap<Bucket, u32>>,
+    /// Buckets that it led until now: the next report tells of them, though it be 0.
+    owed: BTreeSet<Bucket>,
     connections: Option<u64>,
     ask_due: Time,
     lease_until: Time,
@@ -145,6 +147,7 @@ impl Guest {
             counting: None,
             count_due: Time(0),
             reported: None,
+            owed: BTreeSet::new(),
             connections: None,
             ask_due: Time(0),
             lease_until: Time(0),
@@ -160,6 +163,10 @@ impl Guest {
     pub fn handle(&mut self, now: Time, input: Input) {
         match input {
             Input::Message(ToGuest::Rows { rows, leaving }) => self.offered(rows, leaving),
+            Input::Message(ToGuest::Report) => {
+                self.reported = None;
+                self.count_due = now;
+            }
             Input::Stored { ticket } => self.stored(ticket),
             Input::Counted {
                 ticket,
@@ -216,6 +223,9 @@ impl Guest {
             for (bucket, row) in offers {
                 let own = &mut self.rows[usize::from(bucket.0)];
                 if is_news(*own, row) {
+                    if own.head() == Some(self.slot) && row.head() != Some(self.slot) {
+                        self.owed.insert(bucket);
+                    }
                     *own = row;
                     news.push((bucket, row));
                     self.leaving.remove(&bucket);
@@ -289,8 +299,10 @@ impl Guest {
         led_by_others.retain(|bucket, _| rows[usize::from(bucket.0)].head() != Some(slot));
         let is_full = self.reported.is_none();
         let before = self.reported.take().unwrap_or_default();
+        let owed = core::mem::take(&mut self.owed);
         let ended = before
             .keys()
+            .chain(owed.iter().filter(|bucket| !before.contains_key(bucket)))
             .filter(|bucket| !led_by_others.contains_key(bucket));
         let changed = led_by_others
             .iter()

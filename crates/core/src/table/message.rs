@@ -55,7 +55,7 @@ pub enum FromAgent {
     Applied { rows: Vec<(Bucket, Sequence)> },
     /// Since now no lease is renewed but by trust of this generation.
     Trusting { generation: Generation },
-    /// Whom this agent heard no lease request from lately. A hint, also when it is empty.
+    /// Whom this agent heard no lease request from lately; sent regularly, though it be nobody.
     Silent { guests: Vec<GuestSlot> },
 }
 
@@ -69,6 +69,8 @@ pub enum ToGuest {
         rows: Vec<(Bucket, Row)>,
         leaving: Vec<(Bucket, Row)>,
     },
+    /// Count now and send a report with `is_full`: the controller lost what it knew.
+    Report,
 }
 
 /// A guest to the controller.

@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use crate::assign::Wish;
 use crate::row::{GuestSlot, ROW_SLOTS, Row, Sequence};
 use crate::rules::Rules;
-use crate::table::message::Party;
+use crate::table::message::{DirectorId, Party};
 
 /// One bucket as it lies in the store.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
@@ -32,6 +32,8 @@ pub struct Entry {
     pub before: Row,
     /// Where the bucket is to go.
     pub wish: Wish,
+    /// Why the newest row was written.
+    pub why: Why,
 }
 
 /// How the controller sees a guest.
@@ -99,9 +101,14 @@ pub enum Next {
 }
 
 /// Why a row was written.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Why {
+    /// The bucket's first row.
+    #[default]
+    First,
     /// The new owner joins behind the head.
     Warm,
     /// The new owner becomes the head.
@@ -136,6 +143,8 @@ pub enum Wait {
     Suspect(GuestSlot),
     /// All four places are taken by guests that cannot leave yet.
     RowFull,
+    /// This director is not listed any more, but stamped lately: nothing settles.
+    Stray(DirectorId),
     /// The wished owner is suspect; another plan comes.
     Owner(GuestSlot),
     /// No guest can serve.
@@ -335,11 +344,12 @@ fn written(entry: &Entry, slots: impl Iterator<Item = GuestSlot>, why: Why) -> N
 
 /// The entry once `row` is written.
 #[must_use]
-pub fn advanced(entry: &Entry, row: Row) -> Entry {
+pub fn advanced(entry: &Entry, row: Row, why: Why) -> Entry {
     Entry {
         row,
         before: entry.row,
         wish: entry.wish,
+        why,
     }
 }
 

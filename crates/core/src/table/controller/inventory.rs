@@ -1,0 +1,372 @@
+//! What the controller was told: policy, boots and losses, what guests hold, whom agents hear.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{
+    AGENT_HEARD_WITHIN_US, Controller, FENCE_AFTER_US, Policy, STRAY_FOR_US, SUSPECT_AFTER_US,
+    SUSPECT_REPLAN_AFTER_US, State,
+};
+use crate::row::{Bucket, GuestSlot};
+use crate::table::message::{DirectorId, FromAgent, FromGuest, Generation, Party};
+use crate::table::step::Live;
+use crate::time::Time;
+
+/// Everything observed; nothing of it is decided here.
+#[derive(Debug, Default)]
+pub(super) struct Inventory {
+    pub(super) policy: Option<Policy>,
+    /// The newest boot of each guest's kernel.
+    pub(super) boots: BTreeMap<String, u64>,
+    pub(super) destroyed: BTreeSet<GuestSlot>,
+    /// Suspected by somebody else than the agents.
+    pub(super) suspected: BTreeSet<GuestSlot>,
+    agents: BTreeMap<DirectorId, AgentHeard>,
+    /// Since when no agent hears a guest.
+    silent_since: BTreeMap<GuestSlot, Time>,
+    /// Since when a guest is suspect, as far as this controller saw.
+    suspect_since: BTreeMap<GuestSlot, Time>,
+    long_suspects: BTreeSet<GuestSlot>,
+    /// Suspects whose lease has run out.
+    pub(super) fenced: BTreeSet<GuestSlot>,
+    /// When the suspects' leases have run out. None: not all agents have withdrawn their trust, or nobody waits.
+    pub(super) fence_at: Option<Time>,
+    reports: BTreeMap<GuestSlot, Report>,
+    /// Buckets whose leaver holds connections.
+    pub(super) refused: BTreeMap<usize, GuestSlot>,
+    /// Directors not listed in the policy, and when their stamps were last reported.
+    strays: BTreeMap<DirectorId, Time>,
+}
+
+#[derive(Debug, Default)]
+struct AgentHeard {
+    at: Option<Time>,
+    silent: BTreeSet<GuestSlot>,
+    trusting: Option<Generation>,
+}
+
+/// What a guest said of buckets that it does not lead.
+#[derive(Debug, Default)]
+struct Report {
+    /// None: it led the bucket when it last reported. Absent: nothing.
+    live: BTreeMap<usize, Option<u32>>,
+    connections: u64,
+}
+
+impl Inventory {
+    /// Forgets what guests and agents said of a table.
+    pub(super) fn forget_reports(&mut self) {
+        self.agents.clear();
+        self.silent_since.clear();
+        self.suspect_since.clear();
+        self.fenced.clear();
+        self.fence_at = None;
+        self.reports.clear();
+        self.refused.clear();
+    }
+
+    pub(super) fn live(&self, slot: GuestSlot, index: usize) -> Live {
+        match self
+            .reports
+            .get(&slot)
+            .map(|report| report.live.get(&index))
+        {
+            None | Some(Some(None)) => Live::Unknown,
+            Some(None | Some(Some(0))) => Live::Zero,
+            Some(Some(Some(held))) => Live::Some(*held),
+        }
+    }
+
+    pub(super) fn connections(&self, slot: GuestSlot) -> Option<u64> {
+        self.reports.get(&slot).map(|report| report.connections)
+    }
+
+    /// Guests that reported connections of a bucket.
+    pub(super) fn holders(&self, index: usize) -> impl Iterator<Item = GuestSlot> {
+        let holds = move |report: &Report| {
+            report
+                .live
+                .get(&index)
+                .copied()
+                .flatten()
+                .is_some_and(|held| held > 0)
+        };
+        self.reports
+            .iter()
+            .filter(move |(_, report)| holds(report))
+            .map(|(slot, _)| *slot)
+    }
+
+    /// `slot` no longer leads the bucket: what it holds is unknown until it reports.
+    pub(super) fn stop_leading(&mut self, slot: GuestSlot, index: usize) {
+        if let Some(report) = self.reports.get_mut(&slot) {
+            report.live.insert(index, None);
+        }
+    }
+
+    /// Whether somebody has reason to think the guest dead.
+    pub(super) fn is_suspect(&self, slot: GuestSlot, now: Time) -> bool {
+        let is_silent = |since: &Time| now.since_us(*since) >= SUSPECT_AFTER_US;
+        self.suspected.contains(&slot) || self.silent_since.get(&slot).is_some_and(is_silent)
+    }
+
+    /// Notes who is suspect; whether a suspect has been one for so long that its wishes go to others.
+    pub(super) fn note_suspects(&mut self, suspects: &BTreeSet<GuestSlot>, now: Time) {
+        self.suspect_since.retain(|slot, _| suspects.contains(slot));
+        for slot in suspects {
+            self.suspect_since.entry(*slot).or_insert(now);
+        }
+    }
+
+    /// Whether the long-time suspects are others than at the last call.
+    pub(super) fn has_new_long_suspects(&mut self, now: Time) -> bool {
+        let long: BTreeSet<GuestSlot> = self
+            .suspect_since
+            .keys()
+            .filter(|slot| self.is_suspect_for_long(**slot, now))
+            .copied()
+            .collect();
+        let has_changed = long != self.long_suspects;
+        self.long_suspects = long;
+        has_changed
+    }
+
+    pub(super) fn is_suspect_for_long(&self, slot: GuestSlot, now: Time) -> bool {
+        let is_long = |since: &Time| now.since_us(*since) >= SUSPECT_REPLAN_AFTER_US;
+        self.suspect_since.get(&slot).is_some_and(is_long)
+    }
+
+    pub(super) fn stray(&self) -> Option<DirectorId> {
+        self.strays.keys().next().copied()
+    }
+
+    pub(super) fn deadline(&self, now: Time) -> Option<Time> {
+        let replan = self
+            .suspect_since
+            .values()
+            .map(|since| since.after_us(SUSPECT_REPLAN_AFTER_US));
+        let strays = self.strays.values().map(|at| at.after_us(STRAY_FOR_US));
+        let later = self.fence_at.into_iter().chain(replan).chain(strays);
+        later.filter(|due| *due > now).min()
+    }
+
+    /// Guests that all agents heard lately call silent.
+    fn revise_silence(&mut self, now: Time) {
+        let is_fresh = |agent: &&AgentHeard| {
+            agent
+                .at
+                .is_some_and(|at| now.since_us(at) < AGENT_HEARD_WITHIN_US)
+        };
+        let mut fresh = self
+            .agents
+            .values()
+            .filter(is_fresh)
+            .map(|agent| &agent.silent);
+        let first = fresh.next().cloned().unwrap_or_default();
+        let silent: BTreeSet<GuestSlot> = fresh.fold(first, |silent, other| {
+            silent.intersection(other).copied().collect()
+        });
+        self.silent_since.retain(|slot, _| silent.contains(slot));
+        for slot in silent {
+            self.silent_since.entry(slot).or_insert(now);
+        }
+    }
+}
+
+impl Controller {
+    pub(super) fn from_agent(&mut self, now: Time, from: DirectorId, message: FromAgent) {
+        let is_listed = |policy: &Policy| policy.directors.contains(&from);
+        if !self.inventory.policy.as_ref().is_some_and(is_listed) {
+            return;
+        }
+        match message {
+            FromAgent::Applied { rows } => self.acknowledged(Party::Director(from), &rows),
+            FromAgent::Trusting { generation } => {
+                let agent = self.inventory.agents.entry(from).or_default();
+                agent.trusting = agent.trusting.max(Some(generation));
+            }
+            FromAgent::Silent { guests } => {
+                let agent = self.inventory.agents.entry(from).or_default();
+                agent.at = Some(now);
+                agent.silent = guests.into_iter().collect();
+                self.inventory.revise_silence(now);
+            }
+        }
+    }
+
+    pub(super) fn from_guest(&mut self, now: Time, from: GuestSlot, message: FromGuest) {
+        if !self
+            .header
+            .as_ref()
+            .is_some_and(|header| header.guests.contains_key(&from))
+        {
+            return;
+        }
+        match message {
+            FromGuest::Applied { rows } => {
+                self.acknowledged(Party::Guest(from), &rows);
+                self.left(from, rows.iter().map(|(bucket, _)| *bucket));
+            }
+            FromGuest::Holds { rows } => {
+                for (bucket, sequence, held) in rows {
+                    let index = usize::from(bucket.0);
+                    let is_newest = |entry: &_| row_is(entry, sequence);
+                    if self.entries.get(index).is_some_and(is_newest) {
+                        self.inventory.refused.insert(index, from);
+                        self.note_live(from, index, held);
+                    }
+                }
+            }
+            FromGuest::Live {
+                is_full,
+                buckets,
+                connections,
+            } => {
+                let report = self.inventory.reports.entry(from).or_default();
+                report.connections = connections;
+                if is_full {
+                    let known = core::mem::take(&mut report.live);
+                    for index in known.into_keys() {
+                        self.todo.set(index);
+                    }
+                }
+                for (bucket, held) in buckets {
+                    self.note_live(from, usize::from(bucket.0), held);
+                }
+                if is_full {
+                    self.revisit_waits_for_count(from);
+                }
+            }
+            FromGuest::StampedBy { directors } => {
+                let policy = self.inventory.policy.as_ref();
+                let is_listed =
+                    |id: &DirectorId| policy.is_some_and(|policy| policy.directors.contains(id));
+                for id in directors.into_iter().filter(|id| !is_listed(id)) {
+                    self.inventory.strays.insert(id, now);
+                }
+            }
+        }
+    }
+
+    fn note_live(&mut self, slot: GuestSlot, index: usize, held: u32) {
+        let report = self.inventory.reports.entry(slot).or_default();
+        let known = if held == 0 {
+            report.live.remove(&index)
+        } else {
+            report.live.insert(index, Some(held))
+        };
+        if known != (held > 0).then_some(Some(held)) {
+            self.todo.set(index);
+        }
+    }
+
+    /// A guest that acknowledged a row which lacks it, as its leaver, holds nothing.
+    fn left(&mut self, slot: GuestSlot, buckets: impl Iterator<Item = Bucket>) {
+        for bucket in buckets {
+            let index = usize::from(bucket.0);
+            let Some(entry) = self.entries.get(index) else {
+                continue;
+            };
+            if entry.before.contains(slot) && !entry.row.contains(slot) {
+                self.note_live(slot, index, 0);
+            }
+        }
+    }
+
+    /// A full report says zero of buckets that it does not name.
+    fn revisit_waits_for_count(&mut self, slot: GuestSlot) {
+        use crate::table::step::Wait;
+        for (index, wait) in self.waiting.iter().enumerate() {
+            if *wait == Some(Wait::Count(slot)) {
+                self.todo.set(index);
+            }
+        }
+    }
+
+    /// Finds the suspects whose lease has run out: a lease after all agents have withdrawn their trust.
+    pub(super) fn fence(&mut self, now: Time) {
+        let strays = self.inventory.strays.len();
+        self.inventory
+            .strays
+            .retain(|_, at| now.since_us(*at) < STRAY_FOR_US);
+        if strays > 0 && self.inventory.strays.is_empty() {
+            for index in 0..self.entries.len() {
+                self.todo.set(index);
+            }
+        }
+        let (Some(header), Some(policy)) = (&self.header, &self.inventory.policy) else {
+            return;
+        };
+        let suspects: BTreeSet<GuestSlot> = header
+            .guests
+            .iter()
+            .filter(|(_, record)| record.state == State::Suspect)
+            .map(|(slot, _)| *slot)
+            .collect();
+        if suspects
+            .iter()
+            .all(|slot| self.inventory.fenced.contains(slot))
+        {
+            self.inventory.fence_at = None;
+            return;
+        }
+        let trust = header.trust;
+        let has_withdrawn = |id: &DirectorId| {
+            let trusting = self
+                .inventory
+                .agents
+                .get(id)
+                .and_then(|agent| agent.trusting);
+            trusting.is_some_and(|trusting| trusting >= trust)
+        };
+        if !policy.directors.iter().all(has_withdrawn) {
+            return;
+        }
+        let due = *self
+            .inventory
+            .fence_at
+            .get_or_insert(now.after_us(FENCE_AFTER_US));
+        if now >= due {
+            self.inventory.fence_at = None;
+            self.inventory.fenced = suspects;
+            self.recount_all();
+        }
+    }
+
+    /// A link opened: whatever the party had acknowledged it may have lost since.
+    pub(super) fn connected(&mut self, party: Party) {
+        self.progress.forget_party(party);
+        self.recount_all();
+        match party {
+            Party::Director(id) => {
+                if let Some(agent) = self.inventory.agents.get_mut(&id) {
+                    agent.trusting = None;
+                }
+                self.trust_all();
+            }
+            Party::Guest(_) => self.ask_for_reports(),
+        }
+    }
+
+    /// Whether an agent has not acknowledged the newest trust.
+    pub(super) fn has_untold_agents(&self) -> bool {
+        let (Some(header), Some(policy)) = (&self.header, &self.inventory.policy) else {
+            return false;
+        };
+        policy
+            .directors
+            .iter()
+            .any(|id| self.lacks_trust(*id, header.trust))
+    }
+
+    /// Whether an agent is to be told of the newest trust.
+    pub(super) fn lacks_trust(&self, id: DirectorId, trust: Generation) -> bool {
+        let agent = self.inventory.agents.get(&id);
+        agent
+            .and_then(|agent| agent.trusting)
+            .is_none_or(|trusting| trusting < trust)
+    }
+}
+
+fn row_is(entry: &crate::table::step::Entry, sequence: crate::row::Sequence) -> bool {
+    entry.row.sequence() == sequence
+}
