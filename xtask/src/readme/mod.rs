@@ -1,4 +1,4 @@
-//! `cargo xtask readme`: every command that README and the guide show is run as it stands there.
+//! `cargo xtask readme`: every command that README, guide and reference show is run as it stands there.
 //!
 //! Blocks that are fenced as `sh run` are run, those of one document one after the other in one
 //! shell, in a private folder with the examples, and in namespaces of their own for processes and
@@ -9,7 +9,7 @@ use std::fs;
 use std::io::Read;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
@@ -59,12 +59,19 @@ pub(crate) fn command(args: &[String]) -> Result<()> {
 
 /// Runs every document's blocks; the binary has to be built. Returns how many blocks ran.
 pub(crate) fn run_all() -> Result<usize> {
+    if !run::works(isolated().arg("true")) {
+        eprintln!("readme: skipped: this machine gives users no namespaces, run it as root");
+        return Ok(0);
+    }
     let mut documents = vec!["README.md".to_owned()];
-    if let Ok(guide) = fs::read_dir(root().join("docs/guide")) {
-        for entry in guide {
+    for folder in ["docs/guide", "docs/reference"] {
+        let Ok(entries) = fs::read_dir(root().join(folder)) else {
+            continue;
+        };
+        for entry in entries {
             let name = entry?.file_name().to_string_lossy().into_owned();
             if name.ends_with(".md") {
-                documents.push(format!("docs/guide/{name}"));
+                documents.push(format!("{folder}/{name}"));
             }
         }
     }
@@ -119,6 +126,16 @@ fn blocks(document: &str, text: &str) -> Result<Vec<Block>> {
     Ok(found)
 }
 
+/// A program is started behind this one in namespaces of its own.
+fn isolated() -> Command {
+    let mut unshare = program("unshare");
+    if !run::is_root() {
+        unshare.args(["--user", "--map-root-user"]);
+    }
+    unshare.args(["--net", "--pid", "--fork", "--kill-child", "--mount-proc"]);
+    unshare
+}
+
 fn run_document(document: &str, blocks: &[Block]) -> Result<()> {
     // Short, for the sockets in it.
     let folder = tempfile::Builder::new()
@@ -137,11 +154,7 @@ fn run_document(document: &str, blocks: &[Block]) -> Result<()> {
         "{}:{path}:/usr/sbin:/sbin",
         target_dir().join("debug").display()
     );
-    let mut shell = program("unshare");
-    if !run::is_root() {
-        shell.args(["--user", "--map-root-user"]);
-    }
-    shell.args(["--net", "--pid", "--fork", "--kill-child", "--mount-proc"]);
+    let mut shell = isolated();
     shell
         .args(["bash", "-c", &script])
         .current_dir(folder.path())
