@@ -76,6 +76,21 @@ impl Order {
         }
     }
 
+    /// The guest or node that it is about; none: all.
+    pub fn object(&self) -> Option<&str> {
+        match self {
+            Self::AddNode { node }
+            | Self::RemoveNode { node, .. }
+            | Self::DrainNode { node, .. }
+            | Self::UndrainNode { node } => Some(node),
+            Self::AddGuest { guest, .. }
+            | Self::DrainGuest { guest, .. }
+            | Self::UndrainGuest { guest }
+            | Self::RemoveGuest { guest } => Some(guest),
+            Self::UpgradeTrafficManagers { .. } | Self::ReplacePrograms {} => None,
+        }
+    }
+
     /// Checks what can be checked without knowing the cluster: names and paths.
     pub fn check(&self) -> Result<(), ApiError> {
         match self {

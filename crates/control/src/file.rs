@@ -1,0 +1,41 @@
+//! Small files that survive a process: replaced whole or not at all.
+
+use std::fs;
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// Replaces the file at `path`; only its owner may read it, since it may hold keys.
+pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let new = path.with_extension("new");
+    let mut file = fs::OpenOptions::new();
+    let mut file = file
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&new)?;
+    file.write_all(bytes)?;
+    file.sync_data()?;
+    fs::rename(&new, path)
+}
+
+/// Replaces the file by `value` as JSON.
+pub fn write_json<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
+    write(path, &serde_json::to_vec(value)?)
+}
+
+/// The value in the file. None: there is no such file, or it holds something else, which is said in the log.
+pub fn read_json<T: DeserializeOwned>(path: &Path) -> Option<T> {
+    let bytes = fs::read(path).ok()?;
+    match serde_json::from_slice(&bytes) {
+        Ok(value) => Some(value),
+        Err(error) => {
+            tracing::warn!(file = %path.display(), %error, "a file of ours cannot be read and is ignored");
+            None
+        }
+    }
+}

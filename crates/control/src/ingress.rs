@@ -1,0 +1,448 @@
+//! The driver of `hitless ingress`: a guest's part of the table.
+//!
+//! ```text
+//!  agent ──(orders, rows)──> loop around `core::table::guest` ──> worker: store, count, set up, replace
+//!  directors' agents <─(lease requests, grants over UDP)─┘    └──> plane: lease, beliefs, at once
+//! ```
+//!
+//! One loop owns the machine. What takes its time is done by a worker thread that owns those calls, so that a scan of
+//! many sockets delays no lease. After a kill it comes back by the orders that it kept in a file and the rows that the
+//! plane kept, with or without its agent.
+//!
+//! Not here: any decision about rows, and any knowledge of BPF.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
+use std::time::{Duration, Instant};
+
+use hitless_core::table::guest::{Action, Guest, Input, Ticket};
+use hitless_core::table::message::{FromGuest, LeaseGrant, LeaseRequest};
+
+use crate::lease::{DATAGRAM_BYTES_MAX, Seal};
+use crate::link::hello::Hello;
+use crate::link::{self, Address, LinkEvent};
+use crate::message::{FromIngress, IngressOrders, IngressReport, NODE_GUEST, ToIngress};
+use crate::plane::{Count, IngressPlane, Result};
+use crate::{clock, file};
+
+/// How often an ingress reports when nothing changes.
+const REPORT_EVERY: Duration = Duration::from_millis(500);
+/// Events that wait for the loop: a table in 16 messages, and datagrams of a second.
+const EVENTS_MAX: usize = 1_024;
+
+/// What an ingress is started with.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The guest's name.
+    pub name: String,
+    /// The boot of the kernel that it runs in.
+    pub boot: u64,
+    /// Where it keeps its orders.
+    pub orders_file: PathBuf,
+    /// Where its node's agent listens.
+    pub agent: Address,
+    pub release: String,
+}
+
+/// Opens the data plane of an identity.
+pub type OpenPlane = Box<dyn Fn(&IngressOrders) -> Result<Arc<dyn IngressPlane>> + Send>;
+
+/// Ends a running loop.
+#[derive(Clone, Debug)]
+pub struct Stop(SyncSender<Event>);
+
+impl Stop {
+    /// The loop returns soon. Programs, maps and links stay as they are.
+    pub fn stop(&self) {
+        let _ = self.0.send(Event::Stop);
+    }
+}
+
+#[derive(Debug)]
+enum Event {
+    Link(LinkEvent<ToIngress, FromIngress>),
+    Grant(LeaseGrant),
+    Stored(Ticket, Result<()>),
+    Counted(Ticket, Result<Count>),
+    SetUp(Result<()>),
+    Replaced(u64, Result<()>),
+    Stop,
+}
+
+enum Work {
+    SetUp(Box<IngressOrders>),
+    Store(
+        Ticket,
+        Vec<(hitless_core::row::Bucket, hitless_core::row::Row)>,
+    ),
+    Count(Ticket),
+    Replace(u64),
+}
+
+/// An ingress that is ready to run.
+pub struct Ingress {
+    options: Options,
+    open: OpenPlane,
+    events: Receiver<Event>,
+    stop: Stop,
+    link: Option<link::Sender<FromIngress>>,
+    running: Option<Running>,
+    fault: Option<String>,
+    report_due: Instant,
+}
+
+impl std::fmt::Debug for Ingress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ingress")
+            .field("options", &self.options)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What exists once the guest knows who it is.
+struct Running {
+    orders: IngressOrders,
+    machine: Guest,
+    plane: Arc<dyn IngressPlane>,
+    worker: Sender<Work>,
+    sockets: Vec<UdpSocket>,
+    seal: Seal,
+    bpf_generation: u64,
+    replacing: bool,
+}
+
+impl Ingress {
+    /// Links to the agent; nothing is done before [`Self::run`].
+    pub fn new(options: Options, open: OpenPlane) -> Self {
+        let (sender, events) = sync_channel(EVENTS_MAX);
+        let hello = Hello {
+            name: options.name.clone(),
+            kernel: options.boot,
+            release: options.release.clone(),
+            version: 0,
+        };
+        let deliver = sender.clone();
+        let deliver = move |event| deliver.send(Event::Link(event)).is_ok();
+        link::keep(
+            options.agent.clone(),
+            move || hello.clone(),
+            NODE_GUEST,
+            deliver,
+        );
+        Self {
+            options,
+            open,
+            events,
+            stop: Stop(sender),
+            link: None,
+            running: None,
+            fault: None,
+            report_due: Instant::now(),
+        }
+    }
+
+    /// What ends it.
+    pub fn stop(&self) -> Stop {
+        self.stop.clone()
+    }
+
+    /// Runs until it is told to stop.
+    pub fn run(mut self) {
+        if let Some(kept) = file::read_json::<IngressOrders>(&self.options.orders_file)
+            && kept.boot == self.options.boot
+        {
+            self.obey(kept);
+        }
+        loop {
+            let deadline = self
+                .running
+                .as_ref()
+                .and_then(|running| running.machine.deadline());
+            let patience = clock::until(deadline, REPORT_EVERY);
+            let patience = patience.min(self.report_due.saturating_duration_since(Instant::now()));
+            match self.events.recv_timeout(patience) {
+                Ok(Event::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+                Ok(event) => self.handle(event),
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            self.tick();
+        }
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::Link(LinkEvent::Up { sender, peer, .. }) => {
+                tracing::info!(
+                    agent = peer.name,
+                    version = peer.version,
+                    "linked to the agent"
+                );
+                self.link = Some(sender);
+                self.say_ready();
+            }
+            Event::Link(LinkEvent::Down { link, reason }) => {
+                if self
+                    .link
+                    .as_ref()
+                    .is_some_and(|sender| sender.link() == link)
+                {
+                    tracing::info!(reason, "the link to the agent ended");
+                    self.link = None;
+                }
+            }
+            Event::Link(LinkEvent::Message { message, .. }) => match message {
+                ToIngress::Orders(orders) => self.obey(*orders),
+                ToIngress::Table(message) => self.feed(Input::Message(message)),
+            },
+            Event::Grant(grant) => self.feed(Input::Grant(grant)),
+            Event::Stored(ticket, Ok(())) => self.feed(Input::Stored { ticket }),
+            Event::Counted(ticket, Ok(Count { live, connections })) => {
+                self.feed(Input::Counted {
+                    ticket,
+                    live,
+                    connections,
+                });
+            }
+            Event::Stored(_, Err(error))
+            | Event::Counted(_, Err(error))
+            | Event::SetUp(Err(error)) => {
+                self.failed(&error.to_string());
+            }
+            Event::SetUp(Ok(())) => {
+                self.fault = None;
+                self.report_due = Instant::now();
+            }
+            Event::Replaced(generation, result) => {
+                if let Some(running) = &mut self.running {
+                    running.replacing = false;
+                    // A program that could not be replaced is not tried again: the order is answered by the fault.
+                    running.bpf_generation = generation;
+                }
+                match result {
+                    Ok(()) => tracing::info!(generation, "replaced the program"),
+                    Err(error) => self.failed(&error.to_string()),
+                }
+                self.report_due = Instant::now();
+            }
+            Event::Stop => {}
+        }
+    }
+
+    fn failed(&mut self, error: &str) {
+        tracing::error!(error, "the data plane failed");
+        self.fault = Some(error.to_owned());
+        self.report_due = Instant::now();
+    }
+
+    /// Becomes, or stays, what the orders say.
+    fn obey(&mut self, orders: IngressOrders) {
+        if orders.boot != self.options.boot {
+            return;
+        }
+        let is_same = |running: &Running| running.orders.slot == orders.slot;
+        if !self.running.as_ref().is_some_and(is_same) {
+            match self.begin(orders.clone()) {
+                Ok(running) => self.running = Some(running),
+                Err(error) => return self.failed(&error.to_string()),
+            }
+            self.say_ready();
+        }
+        let Some(running) = &mut self.running else {
+            return;
+        };
+        if running.orders != orders || self.fault.is_some() {
+            let _ = running.worker.send(Work::SetUp(Box::new(orders.clone())));
+        }
+        if orders.bpf_generation > running.bpf_generation && !running.replacing {
+            running.replacing = true;
+            let _ = running.worker.send(Work::Replace(orders.bpf_generation));
+        }
+        running.orders = orders;
+        if let Err(error) = file::write_json(&self.options.orders_file, &running.orders) {
+            tracing::warn!(%error, "cannot keep the orders in a file");
+        }
+    }
+
+    /// Loads or adopts the plane, and makes the machine with the rows that it has.
+    fn begin(&self, orders: IngressOrders) -> Result<Running> {
+        let plane = (self.open)(&orders)?;
+        let machine = Guest::new(orders.slot, &plane.rows());
+        let seal = Seal::new(orders.key);
+        let (worker, work) = channel();
+        let (its_plane, events) = (Arc::clone(&plane), self.stop.0.clone());
+        std::thread::spawn(move || do_work(&*its_plane, &work, &events));
+        let _ = worker.send(Work::SetUp(Box::new(orders.clone())));
+        let mut sockets = Vec::new();
+        for address in &orders.addresses {
+            match self.listen(*address, &orders, seal.clone()) {
+                Ok(socket) => sockets.push(socket),
+                Err(error) => {
+                    tracing::error!(%address, %error, "cannot ask for leases from this address")
+                }
+            }
+        }
+        tracing::info!(slot = %orders.slot, "running");
+        let bpf_generation = orders.bpf_generation;
+        Ok(Running {
+            orders,
+            machine,
+            plane,
+            worker,
+            sockets,
+            seal,
+            bpf_generation,
+            replacing: false,
+        })
+    }
+
+    fn listen(&self, address: IpAddr, orders: &IngressOrders, seal: Seal) -> io::Result<UdpSocket> {
+        let socket = UdpSocket::bind(SocketAddr::new(address, 0))?;
+        let (receiving, events, me) = (socket.try_clone()?, self.stop.0.clone(), orders.slot);
+        std::thread::spawn(move || {
+            let mut bytes = vec![0; DATAGRAM_BYTES_MAX];
+            loop {
+                match receiving.recv(&mut bytes) {
+                    Ok(length) => {
+                        if let Some(grant) = seal.open_grant(me, &bytes[..length])
+                            && events.send(Event::Grant(grant)).is_err()
+                        {
+                            return;
+                        }
+                    }
+                    // An ICMP error about an agent that is away; the next answer may come any time.
+                    Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
+                    Err(_) => std::thread::sleep(Duration::from_millis(20)),
+                }
+            }
+        });
+        Ok(socket)
+    }
+
+    fn feed(&mut self, input: Input) {
+        if let Some(running) = &mut self.running {
+            running.machine.handle(clock::now(), input);
+        }
+        self.act();
+    }
+
+    fn tick(&mut self) {
+        let now = clock::now();
+        if let Some(running) = &mut self.running {
+            if running
+                .machine
+                .deadline()
+                .is_some_and(|deadline| deadline <= now)
+            {
+                running.machine.handle(now, Input::Tick);
+            }
+        }
+        self.act();
+        if self.report_due <= Instant::now() {
+            self.report_due = Instant::now() + REPORT_EVERY;
+            self.report();
+        }
+    }
+
+    /// Carries out what the machine wants.
+    fn act(&mut self) {
+        let Some(running) = &mut self.running else {
+            return;
+        };
+        while let Some(action) = running.machine.poll_action() {
+            match action {
+                Action::Store { ticket, rows } => {
+                    let _ = running.worker.send(Work::Store(ticket, rows));
+                }
+                Action::Count { ticket } => {
+                    let _ = running.worker.send(Work::Count(ticket));
+                }
+                Action::Send(message) => send(self.link.as_ref(), message),
+                Action::Ask(request) => running.ask(&request),
+                Action::Lease { until } => running.plane.lease(until.0),
+                Action::Believe { dead } => {
+                    let dead: Vec<_> = dead
+                        .into_iter()
+                        .filter(|slot| *slot != running.orders.slot)
+                        .collect();
+                    if let Err(error) = running.plane.believe(&dead) {
+                        tracing::error!(%error, "cannot mark the dead");
+                    }
+                }
+            }
+        }
+    }
+
+    fn say_ready(&self) {
+        if let (Some(link), Some(running)) = (&self.link, &self.running) {
+            link.send(FromIngress::Ready {
+                slot: running.orders.slot,
+            });
+        }
+    }
+
+    fn report(&mut self) {
+        let mut report = IngressReport {
+            pid: std::process::id(),
+            at_us: clock::wall_us(),
+            fault: self.fault.clone(),
+            ..IngressReport::default()
+        };
+        if let Some(running) = &mut self.running {
+            let directors = running.plane.stampers();
+            if !directors.is_empty() {
+                running
+                    .machine
+                    .handle(clock::now(), Input::Stamps { directors });
+            }
+            report.program = running.plane.program();
+            report.counters = running.plane.counters();
+            report.bpf_generation = running.bpf_generation;
+        }
+        if let Some(link) = &self.link {
+            link.send(FromIngress::Report(report));
+        }
+    }
+}
+
+impl Running {
+    /// Asks every director's agent, from an address of its family.
+    fn ask(&self, request: &LeaseRequest) {
+        let datagram = self.seal.request(request);
+        for address in self.orders.directors.values() {
+            let to = SocketAddr::new(*address, self.orders.lease_port);
+            let fits = |socket: &&UdpSocket| {
+                socket
+                    .local_addr()
+                    .is_ok_and(|from| from.is_ipv4() == address.is_ipv4())
+            };
+            if let Some(socket) = self.sockets.iter().find(fits) {
+                // What is lost is asked again in 20 ms.
+                let _ = socket.send_to(&datagram, to);
+            }
+        }
+    }
+}
+
+fn send(link: Option<&link::Sender<FromIngress>>, message: FromGuest) {
+    if let Some(link) = link {
+        link.send(FromIngress::Table(message));
+    }
+}
+
+/// The worker: what may block, in order.
+fn do_work(plane: &dyn IngressPlane, work: &Receiver<Work>, events: &SyncSender<Event>) {
+    while let Ok(work) = work.recv() {
+        let event = match work {
+            Work::SetUp(orders) => Event::SetUp(plane.set_up(&orders)),
+            Work::Store(ticket, rows) => Event::Stored(ticket, plane.store(&rows)),
+            Work::Count(ticket) => Event::Counted(ticket, plane.count()),
+            Work::Replace(generation) => Event::Replaced(generation, plane.replace()),
+        };
+        if events.send(event).is_err() {
+            return;
+        }
+    }
+}
