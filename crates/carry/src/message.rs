@@ -16,8 +16,8 @@ use rustix::net::{
 /// Descriptors in one packet; the kernel's own limit is 253.
 pub const FDS_MAX: usize = 240;
 
-/// Bytes in one packet. Two of them fit the default socket buffer of 212,992 bytes.
-pub const BYTES_MAX: usize = 64 * 1024;
+/// Bytes in one packet; fits the default socket buffer of 212,992 bytes.
+pub const BYTES_MAX: usize = 128 * 1024;
 
 /// What one receive brought.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

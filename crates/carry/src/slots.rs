@@ -25,8 +25,8 @@ pub const KEYED_PER_LANE: usize = 1024;
 pub const KEYED_COUNTERS: usize = 7;
 /// Fields of one ledger.
 pub const LEDGER_FIELDS: usize = 16;
-/// Lanes at most: one per processor of a large machine.
-pub const LANES_MAX: u32 = 256;
+/// Lanes at most: their sockets travel in one packet.
+pub const LANES_MAX: u32 = 128;
 /// Slots of a lane at most: a million connections on each event loop.
 pub const SLOTS_PER_LANE_MAX: u32 = 1 << 20;
 

@@ -13,3 +13,10 @@ pub mod metrics;
 pub mod monitor;
 pub mod status;
 pub mod worker;
+
+pub mod egress;
+
+mod clock;
+mod ledger;
+mod link;
+mod wire;

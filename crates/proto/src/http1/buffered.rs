@@ -12,7 +12,7 @@ const UNSENT_BYTES_MAX: usize = 65_536;
 impl Connection {
     /// Takes input of a side.
     pub fn feed(&mut self, from: Side, bytes: &[u8]) {
-        self.keep_stuck(from, bytes);
+        self.stuck[from.index()].extend_from_slice(bytes);
     }
 
     /// Steps over what was fed, up to the next event. [`Event::Wait`] also if the other side's

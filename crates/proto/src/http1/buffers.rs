@@ -11,18 +11,26 @@ impl Connection {
     }
 
     /// Moves stuck input to the start of `scratch`; new bytes are read behind it. Returns its
-    /// length. Panics if `scratch` is shorter: it must be longer than any head allowed, or nothing
-    /// could be read.
+    /// length. Should `scratch` be too short, because another program with a longer one was here
+    /// before, the rest stays stuck, and nothing must be read until it has come along.
     pub fn take_stuck(&mut self, from: Side, scratch: &mut [u8]) -> usize {
-        let stuck = std::mem::take(&mut self.stuck[from.index()]);
-        scratch[..stuck.len()].copy_from_slice(&stuck);
-        stuck.len()
+        let stuck = &mut self.stuck[from.index()];
+        if stuck.is_empty() {
+            return 0;
+        }
+        let count = stuck.len().min(scratch.len());
+        scratch[..count].copy_from_slice(&stuck[..count]);
+        match count == stuck.len() {
+            true => *stuck = Vec::new(),
+            false => drop(stuck.drain(..count)),
+        }
+        count
     }
 
-    /// Keeps input that a step did not consume.
+    /// Keeps input that a step did not consume: it comes before anything that is still stuck.
     pub fn keep_stuck(&mut self, from: Side, rest: &[u8]) {
         if !rest.is_empty() {
-            self.stuck[from.index()].extend_from_slice(rest);
+            self.stuck[from.index()].splice(..0, rest.iter().copied());
         }
     }
 
@@ -67,5 +75,6 @@ impl Connection {
         self.stuck[1] = Vec::new();
         self.unsent[1] = Vec::new();
         self.has_ended[1] = false;
+        self.scanned[1] = 0;
     }
 }

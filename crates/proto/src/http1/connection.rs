@@ -144,7 +144,8 @@ impl Connection {
             Side::Client => self.step_client(cx, input, work),
             Side::Member => self.step_member(cx, input, work),
         };
-        if step.event == Event::NeedMore && self.has_ended[from.index()] {
+        let is_all = self.has_ended[from.index()] && self.stuck(from).is_empty();
+        if step.event == Event::NeedMore && is_all {
             step.event = self.at_end(from, cx, work);
         }
         step

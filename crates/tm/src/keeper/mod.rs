@@ -1,10 +1,46 @@
-//! The keeper process: holds what must outlive a program.
+//! The keeper process: holds what must outlive a program, and has no parser.
+//!
+//! ```text
+//!            start ──► Greeting ─► Validating ─► Applying ─► Ready ──┐
+//!                                      ▲   reload: Config            │
+//!                                      └─────────────────────────────┤
+//!  worker dies ──► restart (Greeting ...) ─► orphans ─► Ready        │
+//!  upgrade ──► successor (Greeting ...) ─► takeover ─► exec ─► Ready ◄┘
+//!  stop ──► drain ─► exit
+//! ```
+//!
+//! One job (start, reload, upgrade, stop) at a time; further requests wait in order. Whatever fails before the first
+//! connection is handed over leaves everything as it was. A successor that dies or hangs is killed and waited for before
+//! its predecessor takes anything back. One thread, one `poll`, no blocking call but process creation.
 
 use core::num::NonZeroU16;
 use core::time::Duration;
+use std::collections::{HashMap, VecDeque};
 use std::ffi::OsString;
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
+
+use hitless_carry::signals::Signals;
+use hitless_carry::slots::{SLOTS_PER_LANE_MAX, Slots};
+use hitless_carry::{message, process as carry_process};
+use rustix::event::{PollFd, PollFlags, Timespec};
+
+use self::clients::{Asked, ClientConnection};
+use self::hold::Held;
+use self::listeners::Listener;
+use self::process::Worker;
+use crate::clock::now_us;
+use crate::control::{Outcome, Request};
+use crate::link::ToKeeper;
+use crate::link::lane;
+
+mod clients;
+mod hold;
+mod jobs;
+mod listeners;
+mod process;
+mod state;
 
 /// What a keeper is started with. A keeper that replaces itself by the program on disk is started with the same
 /// command line again, so the same options must come out of it.
@@ -74,6 +110,427 @@ pub enum KeeperError {
 /// Runs a keeper until it is stopped: `Ok` after a drain. Call it in a process that has no other threads yet.
 /// SIGHUP reloads, SIGUSR2 upgrades, SIGTERM and SIGINT drain and stop (a second one stops at once).
 pub fn run(options: KeeperOptions) -> Result<(), KeeperError> {
-    let _ = options;
-    Err(KeeperError::Worker("not built yet".into()))
+    let limit = carry_process::set_descriptor_limit(options.descriptors_max).map_err(|source| {
+        KeeperError::Io {
+            what: "descriptor limit",
+            source,
+        }
+    })?;
+    if let Some((inheritance, bytes)) = state::inherited()? {
+        let (mut keeper, who, text) = state::read(options, &inheritance, &bytes)?;
+        keeper.descriptors_max = limit;
+        keeper.upgraded(who, &text);
+        return keeper.work();
+    }
+    let (lock, control) = clients::open_run_folder(&options.run_folder)?;
+    let threads = options.threads.map_or_else(
+        || std::thread::available_parallelism().map_or(1, |count| count.get() as u32),
+        |count| count.get().into(),
+    );
+    let lanes = threads.clamp(1, hitless_carry::slots::LANES_MAX);
+    // A connection costs the keeper at least one descriptor, so there are never more of them than that.
+    let per_lane = (limit.min(u64::from(SLOTS_PER_LANE_MAX)) as u32).max(64);
+    let slots = Slots::create(lanes, per_lane).map_err(|source| KeeperError::Io {
+        what: "slot file",
+        source,
+    })?;
+    let mut keeper = Keeper::new(options, slots, lock, control)?;
+    keeper.descriptors_max = limit;
+    keeper.config = keeper.read_config()?;
+    keeper.start_first()?;
+    keeper.work()
+}
+
+/// Who asked for a job: a client of the control socket, or a signal.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Who(Option<u32>);
+
+/// What is being done.
+#[derive(Debug)]
+enum Job {
+    Start,
+    Reload {
+        who: Who,
+        bytes: Vec<u8>,
+    },
+    Upgrade {
+        who: Who,
+        taking: Option<jobs::Taking>,
+    },
+    Stop,
+}
+
+struct Keeper {
+    options: KeeperOptions,
+    signals: Signals,
+    lock: OwnedFd,
+    control: OwnedFd,
+    clients: Vec<ClientConnection>,
+    client_ids: u32,
+    /// Status and metrics under way: number of the question, client.
+    asked: HashMap<u32, u32>,
+    questions: u32,
+    queue: VecDeque<(Request, Who)>,
+    job: Option<Job>,
+    slots: Slots,
+    held: Held,
+    listeners: Vec<Listener>,
+    /// The configuration that is in force, as bytes.
+    config: Vec<u8>,
+    /// The worker that serves, or is starting to.
+    current: Option<Worker>,
+    /// The successor of an upgrade.
+    next: Option<Worker>,
+    /// The predecessor of an upgrade, told to exit.
+    leaving: Option<Worker>,
+    restart_at_us: Option<u64>,
+    /// When workers died lately, for the pause between restarts.
+    deaths_us: VecDeque<u64>,
+    /// Incarnation of the last worker that died and whose connections wait for a worker.
+    dead: u32,
+    /// Set when a stop's time is over.
+    stop_at_us: Option<u64>,
+    descriptors_max: u64,
+    started_us: u64,
+    restarts: u64,
+    upgrades: u64,
+    reloads: u64,
+    last_refusal: String,
+    /// Set when the keeper shall end.
+    end: Option<Result<(), KeeperError>>,
+}
+
+impl Keeper {
+    fn new(
+        options: KeeperOptions,
+        slots: Slots,
+        lock: OwnedFd,
+        control: OwnedFd,
+    ) -> Result<Self, KeeperError> {
+        let signals = Signals::open(&[libc::SIGHUP, libc::SIGUSR2, libc::SIGTERM, libc::SIGINT])
+            .map_err(|source| KeeperError::Io {
+                what: "signals",
+                source,
+            })?;
+        Ok(Self {
+            options,
+            signals,
+            lock,
+            control,
+            clients: Vec::new(),
+            client_ids: 0,
+            asked: HashMap::new(),
+            questions: 0,
+            queue: VecDeque::new(),
+            job: None,
+            held: Held::new(slots.lanes()),
+            slots,
+            listeners: Vec::new(),
+            config: Vec::new(),
+            current: None,
+            next: None,
+            leaving: None,
+            restart_at_us: None,
+            deaths_us: VecDeque::new(),
+            dead: 0,
+            stop_at_us: None,
+            descriptors_max: 0,
+            started_us: now_us(),
+            restarts: 0,
+            upgrades: 0,
+            reloads: 0,
+            last_refusal: String::new(),
+            end: None,
+        })
+    }
+
+    fn read_config(&self) -> Result<Vec<u8>, KeeperError> {
+        let path = &self.options.config;
+        let fail = |source| KeeperError::Config {
+            path: path.clone(),
+            source,
+        };
+        let bytes = std::fs::read(path).map_err(fail)?;
+        let limit = hitless_types::site::bounds::FILE_BYTES_MAX;
+        if bytes.len() > limit {
+            let text = format!("larger than {limit} bytes");
+            return Err(fail(io::Error::new(io::ErrorKind::FileTooLarge, text)));
+        }
+        Ok(bytes)
+    }
+
+    /// The loop of the process.
+    fn work(&mut self) -> Result<(), KeeperError> {
+        loop {
+            if let Some(end) = self.end.take() {
+                self.finish();
+                return end;
+            }
+            self.next_job();
+            self.wait()?;
+            while let Some(signal) = self.signals.next() {
+                self.on_signal(signal);
+            }
+            self.serve_clients();
+            self.drain_lanes();
+            self.read_links();
+            self.collect();
+            self.on_time(now_us());
+            self.watch_descriptors();
+        }
+    }
+
+    /// Sleeps until something happens.
+    fn wait(&mut self) -> Result<(), KeeperError> {
+        let deadlines = [
+            self.current.as_ref(),
+            self.next.as_ref(),
+            self.leaving.as_ref(),
+        ]
+        .into_iter()
+        .flatten()
+        .filter_map(|worker| worker.deadline_us)
+        .chain(self.restart_at_us)
+        .chain(self.stop_at_us)
+        .min();
+        let timeout = deadlines.map(|deadline| {
+            let left = deadline.saturating_sub(now_us());
+            Timespec {
+                tv_sec: (left / 1_000_000) as i64,
+                tv_nsec: (left % 1_000_000 * 1000) as i64,
+            }
+        });
+        let mut fds = vec![
+            PollFd::new(&self.signals, PollFlags::IN),
+            PollFd::new(&self.control, PollFlags::IN),
+        ];
+        for client in &self.clients {
+            fds.push(PollFd::new(
+                &client.socket,
+                interest(client.waiting.is_empty()),
+            ));
+        }
+        for worker in [&self.current, &self.next, &self.leaving]
+            .into_iter()
+            .flatten()
+        {
+            fds.push(PollFd::new(&worker.process.pidfd, PollFlags::IN));
+            for queue in core::iter::once(&worker.link).chain(&worker.lanes) {
+                fds.push(PollFd::new(
+                    &queue.socket,
+                    interest(queue.waiting.is_empty()),
+                ));
+            }
+        }
+        match rustix::event::poll(&mut fds, timeout.as_ref()) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Err(errno) => Err(KeeperError::Io {
+                what: "poll",
+                source: errno.into(),
+            }),
+        }
+    }
+
+    fn on_signal(&mut self, signal: i32) {
+        match signal {
+            libc::SIGHUP => self.queue.push_back((Request::Reload, Who(None))),
+            libc::SIGUSR2 => self.queue.push_back((Request::Upgrade, Who(None))),
+            _ if matches!(self.job, Some(Job::Stop)) => self.end = Some(Ok(())),
+            _ => self.queue.push_back((Request::Stop, Who(None))),
+        }
+    }
+
+    fn serve_clients(&mut self) {
+        while self.clients.len() < clients::CLIENTS_MAX {
+            match clients::accept(&self.control, self.client_ids) {
+                Ok(Some(client)) => {
+                    self.client_ids = self.client_ids.wrapping_add(1);
+                    self.clients.push(client);
+                }
+                Ok(None) | Err(_) => break,
+            }
+        }
+        let mut gone = Vec::new();
+        let mut requests = Vec::new();
+        for client in &mut self.clients {
+            client.flush();
+            match client.read() {
+                Asked::Nothing => {}
+                Asked::Gone => gone.push(client.id),
+                Asked::Request(request) => requests.push((request, Who(Some(client.id)))),
+            }
+        }
+        self.clients.retain(|client| !gone.contains(&client.id));
+        for (request, who) in requests {
+            match request {
+                Request::Status | Request::Metrics => self.ask(request, who),
+                Request::Reload | Request::Upgrade | Request::Stop => {
+                    self.queue.push_back((request, who));
+                }
+            }
+        }
+    }
+
+    /// Takes in what event loops registered. A predecessor's lanes come first: what it registered before it handed a
+    /// connection over must be known before its successor can release it.
+    fn drain_lanes(&mut self) {
+        let mut buffer = vec![0u8; message::BYTES_MAX];
+        let workers = [
+            self.leaving.as_mut(),
+            self.current.as_mut(),
+            self.next.as_mut(),
+        ];
+        for worker in workers.into_iter().flatten() {
+            drain_worker(worker, &mut self.held, &mut buffer);
+        }
+    }
+
+    fn read_links(&mut self) {
+        let mut buffer = vec![0u8; message::BYTES_MAX];
+        for which in [Which::Leaving, Which::Current, Which::Next] {
+            loop {
+                let mut fds = Vec::new();
+                let Some(worker) = self.worker(which) else {
+                    break;
+                };
+                worker.flush();
+                let received = message::receive(&worker.link.socket, &mut buffer, &mut fds, false);
+                let length = match received {
+                    Ok(received) if received.len > 0 => received.len,
+                    // Its end shows by its pidfd.
+                    _ => break,
+                };
+                match ToKeeper::decode(&buffer[..length]) {
+                    Ok(packet) => self.on_packet(which, packet, fds),
+                    Err(_) => {
+                        tracing::error!("a worker sent what is no packet; it is ended");
+                        worker.process.kill();
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Notices workers that ended.
+    fn collect(&mut self) {
+        for which in [Which::Leaving, Which::Next, Which::Current] {
+            let Some(worker) = self.worker(which) else {
+                continue;
+            };
+            if let Ok(Some(ended)) = worker.process.collect(false) {
+                self.on_end(which, ended);
+            }
+        }
+    }
+
+    fn worker(&mut self, which: Which) -> Option<&mut Worker> {
+        match which {
+            Which::Current => self.current.as_mut(),
+            Which::Next => self.next.as_mut(),
+            Which::Leaving => self.leaving.as_mut(),
+        }
+    }
+
+    /// Descriptors in use, as far as they grow with traffic or configuration.
+    fn descriptors(&self) -> u64 {
+        let workers = [&self.current, &self.next, &self.leaving]
+            .into_iter()
+            .flatten();
+        let of_workers: usize = workers.map(|worker| 2 + worker.lanes.len()).sum();
+        let listening: usize = self
+            .listeners
+            .iter()
+            .map(|listener| listener.sockets.len())
+            .sum();
+        (16 + self.clients.len() + of_workers + listening + self.held.count) as u64
+    }
+
+    /// Pauses accepting before the keeper could lose descriptors that event loops send it meanwhile.
+    fn watch_descriptors(&mut self) {
+        use core::sync::atomic::Ordering;
+        let reserve = 64 + 96 * u64::from(self.slots.lanes());
+        let used = self.descriptors();
+        let head = self.slots.head();
+        let is_paused = head.paused.load(Ordering::Relaxed) != 0;
+        let packet = if !is_paused && used + reserve > self.descriptors_max {
+            head.paused.store(1, Ordering::Relaxed);
+            head.pauses.fetch_add(1, Ordering::Relaxed);
+            tracing::warn!(
+                used,
+                limit = self.descriptors_max,
+                "near the descriptor limit: accepting pauses"
+            );
+            crate::link::ToWorker::Pause
+        } else if is_paused && used + reserve + reserve / 4 <= self.descriptors_max {
+            head.paused.store(0, Ordering::Relaxed);
+            tracing::info!(used, "accepting resumes");
+            crate::link::ToWorker::Resume
+        } else {
+            return;
+        };
+        for worker in [&mut self.current, &mut self.next].into_iter().flatten() {
+            if worker.hello.is_some() {
+                worker.send(&packet);
+            }
+        }
+    }
+
+    fn reply(&mut self, who: Who, outcome: Outcome, text: &str) {
+        match who.0 {
+            Some(id) => {
+                if let Some(client) = self.clients.iter_mut().find(|client| client.id == id) {
+                    client.answer(outcome, text);
+                }
+            }
+            None if outcome == Outcome::Done => tracing::info!("{}", text.trim_end()),
+            None => tracing::error!("{}", text.trim_end()),
+        }
+    }
+
+    fn finish(&mut self) {
+        for worker in [&mut self.current, &mut self.next, &mut self.leaving]
+            .into_iter()
+            .flatten()
+        {
+            worker.process.kill();
+            let _ = worker.process.collect(true);
+        }
+        let _ = std::fs::remove_file(self.options.run_folder.join(crate::control::SOCKET_NAME));
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Which {
+    Current,
+    Next,
+    Leaving,
+}
+
+fn interest(is_flushed: bool) -> PollFlags {
+    if is_flushed {
+        PollFlags::IN
+    } else {
+        PollFlags::IN | PollFlags::OUT
+    }
+}
+
+/// Takes in all that waits in a worker's lanes, dead or alive.
+fn drain_worker(worker: &mut Worker, held: &mut Held, buffer: &mut [u8]) {
+    for (index, lane) in worker.lanes.iter().enumerate() {
+        loop {
+            let mut fds = Vec::new();
+            let received = match message::receive(lane.socket.as_fd(), buffer, &mut fds, false) {
+                Ok(received) if received.len > 0 => received,
+                _ => break,
+            };
+            match lane::decode(&buffer[..received.len]) {
+                Ok(entries) => held.apply(index, worker.incarnation, &entries, fds),
+                Err(_) => {
+                    worker.process.kill();
+                    break;
+                }
+            }
+        }
+    }
 }

@@ -1,9 +1,47 @@
-//! The worker process: parses the configuration and the traffic.
+//! The worker process: parses the configuration and the traffic, and has no privileges.
+//!
+//! The main thread talks to the keeper, holds the configuration and answers questions; one event loop per lane does all
+//! else ([`event_loop`]). They exchange messages only when something changes, never for a connection or a request.
 
+use core::net::SocketAddr;
+use std::collections::HashMap;
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel};
+
+use hitless_carry::slots::Slots;
+use hitless_carry::{memory, message, process};
+use hitless_types::site::{Site, bounds};
+use rustix::event::{EventfdFlags, PollFd, PollFlags};
+
+use self::core_of_lane::Core;
+use self::event_loop::{Command, EventLoop, Inbox, Outbox, Report};
+use crate::clock::now_us;
+use crate::link::{
+    self, KEEPER_STATE_LAYOUT, KeeperFacts, KeeperHello, Role, SNAPSHOT_LAYOUT, ToKeeper, ToWorker,
+    WorkerHello,
+};
+use crate::monitor::{Board, MemberHealth, MemberKey};
+
+mod adopt;
+#[path = "core.rs"]
+mod core_of_lane;
+mod event_loop;
+mod http;
+mod record;
+mod report;
+mod stats;
+mod tables;
+mod takeover;
+mod tcp;
+mod wheel;
 
 /// The descriptor on which a worker finds the link to its keeper.
 pub const LINK_FD: i32 = 3;
+
+/// What is known of all members travels below this.
+const HEALTH_BYTES_MAX: u64 = 64 << 20;
 
 /// Why a worker ended other than by its keeper's word.
 #[derive(Debug, thiserror::Error)]
@@ -19,9 +57,482 @@ pub enum WorkerError {
     Link(String),
 }
 
-/// Runs a worker on the link to its keeper, which it finds at [`LINK_FD`], until the keeper says
-/// stop or is gone. Call it first in a process that has no other threads yet: it drops privileges.
+/// What a test wants this program to do wrong. Never used otherwise.
+#[doc(hidden)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Trial {
+    pub fault: Option<Fault>,
+}
+
+#[doc(hidden)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fault {
+    /// As a successor, before it acknowledges this batch of a lane.
+    DieAtBatch(u32),
+    HangAtBatch(u32),
+    /// Says that it reads only connection records of this layout.
+    ReadsLayout(u16),
+}
+
+/// Runs a worker on the link to its keeper, which it finds at [`LINK_FD`], until the keeper says stop or is gone. Call it
+/// first in a process that has no other threads yet: it drops privileges.
 pub fn run(build_id: &str) -> Result<(), WorkerError> {
-    let _ = build_id;
-    Err(WorkerError::NoKeeper)
+    run_trial(build_id, Trial::default())
+}
+
+#[doc(hidden)]
+pub fn run_trial(build_id: &str, trial: Trial) -> Result<(), WorkerError> {
+    let io = |what| move |source| WorkerError::Io { what, source };
+    let link = process::inherited_link(LINK_FD).ok_or(WorkerError::NoKeeper)?;
+    let descriptors_max = process::set_descriptor_limit(None).map_err(io("descriptor limit"))?;
+    let mut buffer = vec![0u8; message::BYTES_MAX];
+    let mut fds = Vec::new();
+    let received =
+        message::receive(&link, &mut buffer, &mut fds, true).map_err(io("keeper link"))?;
+    let hello = match ToWorker::decode(&buffer[..received.len]) {
+        Ok(ToWorker::Hello(hello)) => hello,
+        _ => {
+            return Err(WorkerError::Link(
+                "the keeper's hello is of another version".into(),
+            ));
+        }
+    };
+    if received.fds_lost || fds.len() != 1 + hello.lanes as usize {
+        return Err(WorkerError::Link(
+            "descriptors of the hello are missing".into(),
+        ));
+    }
+    process::drop_privileges(hello.user, hello.group).map_err(io("dropping privileges"))?;
+    let slots = Slots::map(fds.remove(0)).map_err(io("slot file"))?;
+    let mut layouts = (SNAPSHOT_LAYOUT, SNAPSHOT_LAYOUT);
+    if let Some(Fault::ReadsLayout(only)) = trial.fault {
+        layouts = (only, only);
+    }
+    let mut worker = Worker::new(link, hello, slots, fds, trial)?;
+    worker.tell(&ToKeeper::Hello(WorkerHello {
+        version: link::VERSION,
+        writes: SNAPSHOT_LAYOUT,
+        reads: layouts,
+        keeper_states: (KEEPER_STATE_LAYOUT, KEEPER_STATE_LAYOUT),
+        descriptors_max,
+        build: build_id.to_owned(),
+    }))?;
+    worker.work(&mut buffer)
+}
+
+/// The main thread.
+struct Worker {
+    link: OwnedFd,
+    hello: KeeperHello,
+    slots: Arc<Slots>,
+    board: Board,
+    lanes: Vec<Arc<Inbox>>,
+    reports: Receiver<(u32, Report)>,
+    wake: Arc<OwnedFd>,
+    /// In force.
+    site: Option<Arc<Site>>,
+    /// Valid, and its addresses are awaited.
+    candidate: Option<Arc<Site>>,
+    sockets: Vec<Listening>,
+    bound: HashMap<SocketAddr, SocketAddr>,
+    /// What is known of members goes to the successor, or comes from the predecessor, on this socket.
+    knowledge: Option<OwnedFd>,
+    successor: u32,
+    counts: Counts,
+}
+
+struct Listening {
+    requested: SocketAddr,
+    bound: SocketAddr,
+    sockets: Vec<OwnedFd>,
+}
+
+/// How many lanes have said what.
+#[derive(Default)]
+struct Counts {
+    applied: usize,
+    moved: usize,
+    took_back: usize,
+    predecessor_gone: usize,
+    drained: usize,
+    has_failed: bool,
+}
+
+/// Ends the process if its thread ends: an event loop that panicked leaves connections that only a new worker can serve.
+struct EndProcess;
+
+impl Drop for EndProcess {
+    fn drop(&mut self) {
+        std::process::abort();
+    }
+}
+
+impl Worker {
+    fn new(
+        link: OwnedFd,
+        hello: KeeperHello,
+        slots: Slots,
+        lane_sockets: Vec<OwnedFd>,
+        trial: Trial,
+    ) -> Result<Self, WorkerError> {
+        let io = |what| move |source| WorkerError::Io { what, source };
+        let slots = Arc::new(slots);
+        let board = Board::new();
+        let (sender, reports) = channel();
+        let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
+        let wake = rustix::event::eventfd(0, flags).map_err(|errno| errno.into());
+        let wake = Arc::new(wake.map_err(io("event descriptor"))?);
+        let mut lanes = Vec::new();
+        for (lane, keeper) in (0u32..).zip(lane_sockets) {
+            let outbox = Outbox {
+                lane,
+                sender: sender.clone(),
+                wake: Arc::clone(&wake),
+            };
+            let shared = Arc::clone(&slots);
+            let incarnation = hello.incarnation;
+            let make = |registry| Core::new(lane, incarnation, shared, registry, keeper, now_us());
+            let made = EventLoop::new(make, outbox, board.clone(), trial);
+            let (event_loop, inbox) = made.map_err(io("event loop"))?;
+            if hello.role == Role::AfterCrash {
+                adopt::blame(&event_loop.core);
+            }
+            if hello.role != Role::Successor {
+                adopt::reset_gauges(&event_loop.core);
+            }
+            lanes.push(inbox);
+            std::thread::Builder::new()
+                .name(format!("lane-{lane}"))
+                .spawn(move || {
+                    let _end = EndProcess;
+                    event_loop.run();
+                })
+                .map_err(io("thread"))?;
+        }
+        Ok(Self {
+            link,
+            hello,
+            slots,
+            board,
+            lanes,
+            reports,
+            wake,
+            site: None,
+            candidate: None,
+            sockets: Vec::new(),
+            bound: HashMap::new(),
+            knowledge: None,
+            successor: 0,
+            counts: Counts::default(),
+        })
+    }
+
+    fn work(&mut self, buffer: &mut [u8]) -> Result<(), WorkerError> {
+        loop {
+            let mut fds = vec![
+                PollFd::new(&self.link, PollFlags::IN),
+                PollFd::from_borrowed_fd(self.wake.as_fd(), PollFlags::IN),
+            ];
+            let knows = self.hello.role == Role::Successor && self.successor == 0;
+            if let Some(socket) = self.knowledge.as_ref().filter(|_| knows) {
+                fds.push(PollFd::new(socket, PollFlags::IN));
+            }
+            match rustix::event::poll(&mut fds, None) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(errno) => {
+                    return Err(WorkerError::Io {
+                        what: "poll",
+                        source: errno.into(),
+                    });
+                }
+            }
+            drop(fds);
+            if knows {
+                self.learn(buffer);
+            }
+            let mut count = [0u8; 8];
+            let _ = rustix::io::read(&self.wake, &mut count);
+            while let Ok((lane, report)) = self.reports.try_recv() {
+                self.on_report(lane, report)?;
+            }
+            loop {
+                let mut fds = Vec::new();
+                let received = match message::receive(&self.link, buffer, &mut fds, false) {
+                    Ok(received) => received,
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                    Err(source) => {
+                        return Err(WorkerError::Io {
+                            what: "keeper link",
+                            source,
+                        });
+                    }
+                };
+                if received.len == 0 {
+                    return Err(WorkerError::Link("the keeper is gone".into()));
+                }
+                let packet = ToWorker::decode(&buffer[..received.len])
+                    .map_err(|error| WorkerError::Link(error.to_string()))?;
+                if matches!(packet, ToWorker::Exit) {
+                    return Ok(());
+                }
+                self.on_packet(packet, fds)?;
+            }
+        }
+    }
+
+    fn tell(&self, packet: &ToKeeper) -> Result<(), WorkerError> {
+        message::send(&self.link, &[&packet.encode()], &[], true).map_err(|source| {
+            WorkerError::Io {
+                what: "keeper link",
+                source,
+            }
+        })
+    }
+
+    fn on_packet(&mut self, packet: ToWorker, fds: Vec<OwnedFd>) -> Result<(), WorkerError> {
+        match packet {
+            ToWorker::Config => self.on_config(&fds),
+            ToWorker::Listen { requested, bound } => {
+                self.sockets.push(Listening {
+                    requested,
+                    bound,
+                    sockets: fds,
+                });
+                Ok(())
+            }
+            ToWorker::Apply => {
+                self.on_apply();
+                Ok(())
+            }
+            ToWorker::Cancel => {
+                self.candidate = None;
+                self.sockets.clear();
+                Ok(())
+            }
+            ToWorker::TakeFrom | ToWorker::GiveTo { .. } => {
+                self.on_takeover(&packet, fds);
+                Ok(())
+            }
+            ToWorker::SuccessorGone { successor } => {
+                self.successor = 0;
+                self.knowledge = None;
+                self.counts = Counts {
+                    drained: self.counts.drained,
+                    ..Counts::default()
+                };
+                for lane in &self.lanes {
+                    lane.send(Command::SuccessorGone { successor });
+                }
+                self.hello.predecessor = successor;
+                Ok(())
+            }
+            ToWorker::Drain { within_ms } => {
+                let until_us = now_us() + within_ms * 1000;
+                for lane in &self.lanes {
+                    lane.send(Command::Drain { until_us });
+                }
+                Ok(())
+            }
+            ToWorker::Status { id, facts } => self.answer(id, &report::status(self, &facts)),
+            ToWorker::Metrics { id, facts } => self.answer(id, &report::metrics(self, &facts)),
+            // The flag in the slot file says it; event loops look at it before each accept.
+            ToWorker::Pause | ToWorker::Resume => Ok(()),
+            ToWorker::Hello(_) | ToWorker::Exit => Ok(()),
+        }
+    }
+
+    fn answer(&self, id: u32, text: &str) -> Result<(), WorkerError> {
+        let failed = |source| WorkerError::Io {
+            what: "answer",
+            source,
+        };
+        let file = memory::from_bytes("hitless-text", text.as_bytes()).map_err(failed)?;
+        let packet = ToKeeper::Text { id }.encode();
+        message::send(&self.link, &[&packet], &[file.as_fd()], true).map_err(failed)
+    }
+
+    fn on_config(&mut self, fds: &[OwnedFd]) -> Result<(), WorkerError> {
+        let limit = bounds::FILE_BYTES_MAX as u64;
+        let bytes = match fds.first().map(|fd| memory::to_bytes(fd, limit)) {
+            Some(Ok(bytes)) => bytes,
+            _ => {
+                return self.tell(&ToKeeper::Refuse {
+                    text: "the file did not arrive\n".into(),
+                });
+            }
+        };
+        self.sockets.clear();
+        match Site::parse(&self.hello.file_name, &bytes) {
+            Ok(site) => {
+                let addresses = site
+                    .virtual_servers
+                    .iter()
+                    .map(|server| server.listen)
+                    .collect();
+                self.candidate = Some(Arc::new(site));
+                self.tell(&ToKeeper::Accept { addresses })
+            }
+            Err(problems) => {
+                self.candidate = None;
+                self.tell(&ToKeeper::Refuse {
+                    text: format!("{problems}\n"),
+                })
+            }
+        }
+    }
+
+    /// The addresses are there: every event loop gets the configuration and its own sockets.
+    fn on_apply(&mut self) {
+        let Some(site) = self.candidate.take() else {
+            return;
+        };
+        self.board.keep_only(&site);
+        self.bound = self
+            .sockets
+            .iter()
+            .map(|one| (one.requested, one.bound))
+            .collect();
+        let mut per_lane: Vec<Vec<(SocketAddr, OwnedFd)>> =
+            self.lanes.iter().map(|_| Vec::new()).collect();
+        for listening in self.sockets.drain(..) {
+            for (lane, socket) in per_lane.iter_mut().zip(listening.sockets) {
+                lane.push((listening.requested, socket));
+            }
+        }
+        self.counts.applied = 0;
+        for (lane, listeners) in self.lanes.iter().zip(per_lane) {
+            lane.send(Command::Apply {
+                site: Arc::clone(&site),
+                listeners,
+            });
+        }
+        self.site = Some(site);
+    }
+
+    fn on_takeover(&mut self, packet: &ToWorker, mut fds: Vec<OwnedFd>) {
+        self.counts.moved = 0;
+        self.counts.has_failed = false;
+        let knowledge = fds.pop();
+        let gives = if let ToWorker::GiveTo { successor } = packet {
+            self.successor = *successor;
+            if let Some(socket) = &knowledge {
+                self.tell_knowledge(socket);
+            }
+            true
+        } else {
+            false
+        };
+        self.knowledge = knowledge;
+        for (lane, peer) in self.lanes.iter().zip(fds) {
+            lane.send(if gives {
+                Command::Give { peer }
+            } else {
+                Command::Take { peer }
+            });
+        }
+    }
+
+    /// Tells the successor which members are up. Without it, it would probe first and use all meanwhile.
+    fn tell_knowledge(&self, socket: &OwnedFd) {
+        let known = serde_json::to_vec(&self.board.export()).unwrap_or_default();
+        if let Ok(file) = memory::from_bytes("hitless-members", &known) {
+            let _ = message::send(socket, &[&[1]], &[file.as_fd()], false);
+        }
+    }
+
+    fn learn(&mut self, buffer: &mut [u8]) {
+        let Some(socket) = &self.knowledge else {
+            return;
+        };
+        let mut fds = Vec::new();
+        match message::receive(socket, buffer, &mut fds, false) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+            _ => {}
+        }
+        self.knowledge = None;
+        let bytes = fds
+            .first()
+            .and_then(|fd| memory::to_bytes(fd, HEALTH_BYTES_MAX).ok());
+        let known: Option<Vec<(MemberKey, MemberHealth)>> =
+            bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        match known {
+            Some(known) => self.board.import(known),
+            None => tracing::warn!("what the predecessor knew of members cannot be read"),
+        }
+    }
+
+    fn on_report(&mut self, lane: u32, report: Report) -> Result<(), WorkerError> {
+        let all = self.lanes.len();
+        match report {
+            Report::Applied => {
+                self.counts.applied += 1;
+                if self.counts.applied == all {
+                    let text = self.site.as_ref().map_or_else(String::new, |site| {
+                        let (servers, pools) = (site.virtual_servers.len(), site.pools.len());
+                        format!("applied: {servers} virtual servers, {pools} pools\n")
+                    });
+                    self.tell(&ToKeeper::Applied { text })?;
+                }
+            }
+            Report::Given | Report::Taken => {
+                self.counts.moved += 1;
+                if self.counts.moved == all {
+                    self.tell(&ToKeeper::TakeoverDone)?;
+                }
+            }
+            Report::Failed(text) => {
+                if !core::mem::replace(&mut self.counts.has_failed, true) {
+                    self.tell(&ToKeeper::TakeoverFailed {
+                        text: format!("lane {lane}: {text}"),
+                    })?;
+                }
+            }
+            Report::TookBack => {
+                self.counts.took_back += 1;
+                if self.counts.took_back == all {
+                    self.tell(&ToKeeper::OrphansPlease {
+                        of: self.hello.predecessor,
+                    })?;
+                }
+            }
+            Report::PredecessorGone => {
+                self.counts.predecessor_gone += 1;
+                if self.counts.predecessor_gone + self.counts.moved == all {
+                    self.tell(&ToKeeper::OrphansPlease {
+                        of: self.hello.predecessor,
+                    })?;
+                }
+            }
+            Report::Drained => {
+                self.counts.drained += 1;
+                if self.counts.drained == all {
+                    self.tell(&ToKeeper::Drained)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a status or metrics document is made of.
+struct Sources<'a> {
+    site: Option<&'a Site>,
+    slots: &'a Slots,
+    board: &'a Board,
+    bound: &'a HashMap<SocketAddr, SocketAddr>,
+    hello: &'a KeeperHello,
+    facts: &'a KeeperFacts,
+}
+
+impl Worker {
+    fn sources<'a>(&'a self, facts: &'a KeeperFacts) -> Sources<'a> {
+        Sources {
+            site: self.site.as_deref(),
+            slots: &self.slots,
+            board: &self.board,
+            bound: &self.bound,
+            hello: &self.hello,
+            facts,
+        }
+    }
 }

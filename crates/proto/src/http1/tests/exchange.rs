@@ -611,6 +611,49 @@ fn a_member_that_answers_and_closes_is_read_to_its_end() {
     assert_eq!(driver.seen.last(), Some(&done(After::Keep, After::Close)));
 }
 
+/// The loop of the guide, with a scratch buffer that is shorter than what an earlier program had.
+#[test]
+fn stuck_input_goes_through_a_shorter_scratch_buffer_in_order() {
+    let (limits, rewrite) = (Limits::default(), Rewrite::default());
+    let cx = Context {
+        now_us: 0,
+        limits: &limits,
+        rewrite: &rewrite,
+        client: "192.0.2.7".parse().unwrap(),
+        draining: false,
+        date: None,
+    };
+    let (mut connection, mut work) = (Connection::awaiting_response(0, false), Work::default());
+    let data: Vec<u8> = (0..=255).cycle().take(10_000).collect();
+    let head = b"HTTP/1.1 200 OK\r\nContent-Length: 10000\r\n\r\n";
+    connection.feed(Side::Member, &[&head[..], &data].concat());
+    let (mut scratch, mut got, mut is_done) = ([0; 100], Vec::new(), false);
+    while !is_done {
+        let count = connection.take_stuck(Side::Member, &mut scratch);
+        let mut input = &scratch[..count];
+        loop {
+            let step = connection.step(Side::Member, &cx, input, &mut work);
+            got.extend_from_slice(&work.out);
+            got.extend_from_slice(&input[step.tail]);
+            work.out.clear();
+            input = &input[step.consumed..];
+            match step.event {
+                Event::Response => {
+                    input = &input[connection.forward_response(&cx, input, &mut work)..];
+                }
+                Event::Body => {}
+                Event::Done { .. } => is_done = true,
+                event => assert_eq!(event, Event::NeedMore),
+            }
+            if matches!(step.event, Event::NeedMore | Event::Done { .. }) {
+                break;
+            }
+        }
+        connection.keep_stuck(Side::Member, input);
+    }
+    assert_eq!(got, [&head[..], &data].concat());
+}
+
 #[test]
 fn bodies_can_be_spliced() {
     let (limits, rewrite) = (Limits::default(), Rewrite::default());

@@ -344,6 +344,14 @@ fn what_random_scripts_seldom_reach_is_kept_too() {
             member("HTTP"),
             Input::Pass(11_000_000),
         ],
+        vec![
+            client(GET),
+            Input::Drain(Side::Member, usize::MAX),
+            member("HTTP/1.1 200 OK\r\n\r\nhi"),
+            Input::End(Side::Member),
+            Input::Drain(Side::Client, usize::MAX),
+            Input::Drain(Side::Client, usize::MAX),
+        ],
     ];
     for script in scripts {
         for is_slow in [false, true] {

@@ -1,0 +1,145 @@
+//! A worker as its keeper sees it: a process, its link and its lanes, and what waits to be sent to it.
+
+use std::collections::VecDeque;
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::rc::Rc;
+
+use hitless_carry::{message, process, slots::Slots};
+
+use super::hold::Packet;
+use super::listeners::Listener;
+use crate::link::{KeeperHello, Role, ToWorker, WorkerHello};
+use crate::worker::LINK_FD;
+
+/// How far it has come with the configuration that it was sent last.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Stage {
+    /// Started; its hello is awaited.
+    Greeting,
+    /// It has a configuration's bytes.
+    Validating,
+    /// It has the sockets.
+    Applying,
+    /// It has done all that it was told.
+    Ready,
+    /// It was told to exit.
+    Leaving,
+}
+
+#[derive(Debug)]
+pub(super) struct Worker {
+    pub(super) process: process::Watched,
+    pub(super) link: Queue,
+    pub(super) lanes: Vec<Queue>,
+    pub(super) incarnation: u32,
+    pub(super) role: Role,
+    pub(super) hello: Option<WorkerHello>,
+    pub(super) stage: Stage,
+    pub(super) since_us: u64,
+    /// When its stage must be over.
+    pub(super) deadline_us: Option<u64>,
+    /// What it asked for with its last Accept: addresses in use afterwards, and those bound for it.
+    pub(super) wanted: Vec<core::net::SocketAddr>,
+    pub(super) fresh: Vec<Listener>,
+}
+
+/// A packet socket and what waits for room in it.
+#[derive(Debug)]
+pub(super) struct Queue {
+    pub(super) socket: OwnedFd,
+    pub(super) waiting: VecDeque<Packet>,
+}
+
+impl Queue {
+    pub(super) fn new(socket: OwnedFd) -> Self {
+        Self {
+            socket,
+            waiting: VecDeque::new(),
+        }
+    }
+
+    /// Queues a packet and sends what there is room for. A receiver that is gone shows by its pidfd, not here.
+    pub(super) fn send(&mut self, packet: Packet) {
+        self.waiting.push_back(packet);
+        self.flush();
+    }
+
+    pub(super) fn flush(&mut self) {
+        while let Some(packet) = self.waiting.front() {
+            let fds: Vec<BorrowedFd<'_>> = packet.fds.iter().map(|fd| fd.as_fd()).collect();
+            match message::send(&self.socket, &[&packet.bytes], &fds, false) {
+                Ok(()) => {
+                    self.waiting.pop_front();
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                // Too many descriptors in flight: the receivers have to take some first.
+                Err(error) if error.raw_os_error() == Some(109) => return,
+                Err(_) => self.waiting.clear(),
+            }
+        }
+    }
+}
+
+/// Everything that a start needs.
+pub(super) struct Start<'a> {
+    pub(super) program: &'a Path,
+    pub(super) args: &'a [OsString],
+    pub(super) hello: KeeperHello,
+    pub(super) slots: &'a Slots,
+    pub(super) now_us: u64,
+    pub(super) deadline_us: u64,
+}
+
+impl Worker {
+    pub(super) fn start(start: Start<'_>) -> io::Result<Self> {
+        let (link, child_link) = message::pair()?;
+        let mut lanes = Vec::new();
+        let mut fds = vec![Rc::new(start.slots.file().try_clone_to_owned()?)];
+        for _ in 0..start.hello.lanes {
+            let (ours, theirs) = message::pair()?;
+            lanes.push(Queue::new(ours));
+            fds.push(Rc::new(theirs));
+        }
+        let process = process::spawn(start.program, start.args, child_link, LINK_FD)?;
+        let mut worker = Self {
+            process,
+            link: Queue::new(link),
+            lanes,
+            incarnation: start.hello.incarnation,
+            role: start.hello.role,
+            hello: None,
+            stage: Stage::Greeting,
+            since_us: start.now_us,
+            deadline_us: Some(start.deadline_us),
+            wanted: Vec::new(),
+            fresh: Vec::new(),
+        };
+        worker.send_with(&ToWorker::Hello(start.hello), fds);
+        Ok(worker)
+    }
+
+    pub(super) fn send(&mut self, packet: &ToWorker) {
+        self.send_with(packet, Vec::new());
+    }
+
+    pub(super) fn send_with(&mut self, packet: &ToWorker, fds: Vec<Rc<OwnedFd>>) {
+        self.link.send(Packet {
+            bytes: packet.encode(),
+            fds,
+        });
+    }
+
+    pub(super) fn flush(&mut self) {
+        self.link.flush();
+        for lane in &mut self.lanes {
+            lane.flush();
+        }
+    }
+
+    pub(super) fn is_flushed(&self) -> bool {
+        self.link.waiting.is_empty() && self.lanes.iter().all(|lane| lane.waiting.is_empty())
+    }
+}

@@ -1,0 +1,94 @@
+//! The ledgers of the last takeover and the last crash, as they lie in the slot file: added to by every event loop and by
+//! the keeper, read for status and metrics, and there after every death.
+
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use hitless_carry::slots::{Head, LEDGER_FIELDS};
+use hitless_core::ledger::{Carried, Ledger};
+
+/// Places of the fields; never changed within a layout of the slot file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(usize)]
+pub(crate) enum Field {
+    /// How many changes of this kind there were.
+    Sequence = 0,
+    BeganUs = 1,
+    /// Alive at the beginning.
+    Connections = 2,
+    Carried = 3,
+    Finished = 4,
+    ToldToClose = 5,
+    Reset = 6,
+    StallUsMax = 7,
+    EndedUs = 8,
+    /// Requests that were under way and are lost.
+    InFlightLost = 9,
+    /// Bytes that were in pipes and went on.
+    BytesInPipes = 10,
+    /// Connections carried inside a message.
+    MidMessage = 11,
+    /// Bytes that were in the worker's own memory and went on.
+    BytesBuffered = 12,
+}
+
+/// Which ledger.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Which(fn(&Head) -> &[AtomicU64; LEDGER_FIELDS]);
+
+pub(crate) const TAKEOVER: Which = Which(|head| &head.takeover);
+pub(crate) const CRASH: Which = Which(|head| &head.crash);
+
+impl Which {
+    pub(crate) fn of(self, head: &Head) -> Shared<'_> {
+        Shared(self.0(head))
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shared<'a>(&'a [AtomicU64; LEDGER_FIELDS]);
+
+impl Shared<'_> {
+    /// A change of this kind begins: all but the sequence starts again.
+    pub(crate) fn begin(self, now_us: u64, connections: u64) {
+        let sequence = self.read(Field::Sequence) + 1;
+        for field in self.0 {
+            field.store(0, Ordering::Relaxed);
+        }
+        self.0[Field::BeganUs as usize].store(now_us, Ordering::Relaxed);
+        self.0[Field::EndedUs as usize].store(now_us, Ordering::Relaxed);
+        self.0[Field::Connections as usize].store(connections, Ordering::Relaxed);
+        self.0[Field::Sequence as usize].store(sequence, Ordering::Release);
+    }
+
+    pub(crate) fn add(self, field: Field, count: u64) {
+        self.0[field as usize].fetch_add(count, Ordering::Relaxed);
+    }
+
+    pub(crate) fn max(self, field: Field, value: u64) {
+        self.0[field as usize].fetch_max(value, Ordering::Relaxed);
+    }
+
+    pub(crate) fn read(self, field: Field) -> u64 {
+        self.0[field as usize].load(Ordering::Relaxed)
+    }
+
+    /// As a value.
+    pub(crate) fn value(self) -> Ledger {
+        Ledger {
+            connections: self.read(Field::Connections),
+            carried: Carried {
+                takeover: self.read(Field::Carried),
+                ..Carried::default()
+            },
+            finished: self.read(Field::Finished),
+            told_to_close: self.read(Field::ToldToClose),
+            reset: self.read(Field::Reset),
+            stall_us_max: self.read(Field::StallUsMax),
+        }
+    }
+
+    /// One line.
+    pub(crate) fn summary(self) -> String {
+        format!("{}", self.value())
+    }
+}

@@ -1,0 +1,235 @@
+//! After a crash: what a dead worker owned, from the keeper's duplicates and the slot file.
+//!
+//! Raw TCP goes on as it was: its bytes are in sockets and pipes. An idle HTTP connection goes on if the kernel's byte
+//! counters are where the last finished exchange left them; otherwise bytes of a request or response died with the
+//! worker's memory, and the client is told by a reset. A connection on which two workers in a row died is not given to a
+//! third.
+
+use core::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::Ordering;
+
+use hitless_carry::slots::{IN_FLIGHT, Kind, REGISTERED};
+use hitless_carry::socket::{TcpState, bytes_in_pipe, progress};
+use hitless_types::site::Protocol;
+
+use super::core_of_lane::{Core, Pipe, reset_on_close};
+use super::event_loop::EventLoop;
+use super::http::{self, Client};
+use super::stats::{Keyed, Lane};
+use super::tcp::{self, CLIENT, MEMBER, Pair};
+use crate::clock::now_us;
+use crate::ledger::{CRASH, Field};
+use crate::link::lane::{Entry, decode};
+
+/// Crashes on one connection after which it is closed.
+const CRASHES_MAX: u32 = 2;
+
+/// Looks at what the dead worker was doing in this lane. Before anything is adopted.
+pub(super) fn blame(core: &Core) {
+    let lane = core.slots.lane(core.lane);
+    if let Some(busy) = lane.busy_slot.swap(0, Ordering::Relaxed).checked_sub(1)
+        && busy < core.slots.slots_per_lane()
+    {
+        core.slot(busy).crashes.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Nobody else serves in this lane: the gauges begin at what this event loop has.
+pub(super) fn reset_gauges(core: &Core) {
+    for index in 0..hitless_carry::slots::KEYED_PER_LANE {
+        let entry = core.slots.keyed(core.lane, index);
+        entry.counters[Keyed::Open as usize].store(0, Ordering::Relaxed);
+    }
+    for (index, member) in core.tables.members.iter().enumerate() {
+        core.count_member(index, Keyed::Open, member.open.into());
+    }
+}
+
+impl EventLoop {
+    pub(super) fn adopt_packet(&mut self, bytes: &[u8], fds: Vec<OwnedFd>) {
+        let Ok(entries) = decode(bytes) else {
+            return tracing::error!("the keeper sent what is no packet of a lane");
+        };
+        self.core.now_us = now_us();
+        let mut fds = fds.into_iter();
+        for entry in entries {
+            let with: Vec<OwnedFd> = fds.by_ref().take(entry.fds()).collect();
+            match entry {
+                Entry::AddPipe { pipe } => {
+                    if let Ok([reader, writer]) = <[OwnedFd; 2]>::try_from(with) {
+                        self.orphan_pipes.insert(pipe, (reader, writer));
+                    }
+                }
+                Entry::Register {
+                    slot, generation, ..
+                } => self.adopt(slot, generation, with),
+                Entry::End { dead } => self.adopted_all(dead),
+                Entry::Release { .. } | Entry::DropPipe { .. } => {}
+            }
+        }
+    }
+
+    fn adopt(&mut self, index: u32, generation: u32, fds: Vec<OwnedFd>) {
+        if index >= self.core.slots.slots_per_lane() {
+            return;
+        }
+        let slot = self.core.slot(index);
+        let crashes = slot.crashes.load(Ordering::Relaxed);
+        if slot.generation.load(Ordering::Relaxed) != generation {
+            return;
+        }
+        let kind = slot.kind();
+        slot.owner.store(self.core.incarnation, Ordering::Relaxed);
+        self.core.open += 1;
+        if crashes >= CRASHES_MAX {
+            self.core.count(Lane::Quarantined, 1);
+            return self.lose(index, &fds);
+        }
+        let mut fds_left = fds.into_iter();
+        match (kind, fds_left.next(), fds_left.next()) {
+            (Some(Kind::Tcp), Some(client), Some(member)) => self.adopt_tcp(index, client, member),
+            (Some(Kind::Http), Some(client), None) => self.adopt_http(index, client),
+            (_, first, second) => {
+                let fds: Vec<OwnedFd> = first.into_iter().chain(second).collect();
+                self.lose(index, &fds);
+            }
+        }
+    }
+
+    fn adopt_tcp(&mut self, index: u32, client: OwnedFd, member: OwnedFd) {
+        let core = &mut self.core;
+        let key = core.slot(index).virtual_server.load(Ordering::Relaxed);
+        let server = core.tables.server_of(key, Protocol::Tcp);
+        let is_connecting = progress(&member).is_ok_and(|p| p.state == TcpState::Connecting);
+        let peer = rustix::net::getpeername(&member).ok().flatten();
+        let address = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
+        // A handshake under way has no peer yet by this call; its member is not known, so the connect begins anew.
+        let place = match address {
+            Some(address) if !is_connecting => core.tables.member_of(server, address),
+            _ => core
+                .tables
+                .member_named("", SocketAddr::from(([0, 0, 0, 0], 0))),
+        };
+        core.enter_member(place);
+        let now_us = core.now_us;
+        let mut pair = Pair::new(
+            index,
+            server,
+            place,
+            [client, member],
+            is_connecting,
+            now_us,
+        );
+        for from in [CLIENT, MEMBER] {
+            let bound = core.slot(index).pipes[from].load(Ordering::Relaxed);
+            let Some(number) = bound.checked_sub(1) else {
+                continue;
+            };
+            let Some((reader, writer)) = self.orphan_pipes.remove(&number) else {
+                continue;
+            };
+            let length = bytes_in_pipe(&reader).unwrap_or(0) as usize;
+            let pipe = Pipe {
+                number,
+                reader,
+                writer,
+                length,
+            };
+            if length > 0 {
+                pair.directions[from].pipe = Some(pipe);
+            } else {
+                core.slot(index).pipes[from].store(0, Ordering::Relaxed);
+                core.give_pipe(pipe);
+            }
+        }
+        let ledger = CRASH.of(core.slots.head());
+        ledger.add(Field::Carried, 1);
+        ledger.add(Field::BytesInPipes, pair.bytes_in_pipes());
+        let at = self.pairs.insert(pair);
+        if is_connecting {
+            tcp::reconnect(&mut self.core, &mut self.pairs, at);
+        } else {
+            tcp::begin(&mut self.core, &mut self.pairs, at);
+        }
+        self.note_stall();
+    }
+
+    fn adopt_http(&mut self, index: u32, socket: OwnedFd) {
+        let core = &mut self.core;
+        let slot = core.slot(index);
+        let read_done = slot.read_done.load(Ordering::Relaxed);
+        let written_done = slot.written_done.load(Ordering::Relaxed);
+        let is_whole = progress(&socket).is_ok_and(|now| {
+            now.state == TcpState::Open && now.read == read_done && now.written == written_done
+        });
+        if !is_whole {
+            CRASH.of(core.slots.head()).add(Field::InFlightLost, 1);
+            return self.lose(index, &[socket]);
+        }
+        let key = slot.virtual_server.load(Ordering::Relaxed);
+        slot.set_flag(IN_FLIGHT, false);
+        slot.set_flag(REGISTERED, true);
+        let server = core.tables.server_of(key, Protocol::Http);
+        let peer = rustix::net::getpeername(&socket).ok().flatten();
+        let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
+        let address = peer.map_or_else(|| [0, 0, 0, 0].into(), |peer| peer.ip());
+        let mut client = Client::new(index, server, socket, address, core.now_us);
+        client.read = read_done;
+        client.written = written_done;
+        CRASH.of(core.slots.head()).add(Field::Carried, 1);
+        let at = self.http.clients.insert(client);
+        let Self {
+            core, room, http, ..
+        } = self;
+        http::begin(core, room, http, at);
+        self.note_stall();
+    }
+
+    /// A connection that cannot go on: its client notices.
+    fn lose(&mut self, index: u32, fds: &[OwnedFd]) {
+        for fd in fds {
+            reset_on_close(fd);
+        }
+        CRASH.of(self.core.slots.head()).add(Field::Reset, 1);
+        self.core.slot(index).set_flag(REGISTERED, true);
+        self.core.end_slot(index);
+    }
+
+    fn note_stall(&self) {
+        let ledger = CRASH.of(self.core.slots.head());
+        let now = now_us();
+        ledger.max(Field::EndedUs, now);
+        ledger.max(
+            Field::StallUsMax,
+            now.saturating_sub(ledger.read(Field::BeganUs)),
+        );
+    }
+
+    /// The keeper has sent all: what is still the dead one's, it had no descriptors of.
+    fn adopted_all(&mut self, dead: u32) {
+        self.orphan_pipes.clear();
+        if dead != 0 {
+            for index in 0..self.core.slots.slots_per_lane() {
+                let slot = self.core.slot(index);
+                let is_its =
+                    slot.kind() != Some(Kind::Free) && slot.owner.load(Ordering::Relaxed) == dead;
+                if is_its {
+                    let ledger = CRASH.of(self.core.slots.head());
+                    ledger.add(Field::Reset, 1);
+                    if slot.has_flag(IN_FLIGHT) {
+                        ledger.add(Field::InFlightLost, 1);
+                    }
+                    slot.end();
+                }
+            }
+            self.note_stall();
+        }
+        // Beside a living predecessor its Begin says when; while giving, nothing is accepted.
+        if self.taking.is_none() && self.giving.is_none() && !self.core.is_draining {
+            reset_gauges(&self.core);
+            self.start_accepting();
+        }
+        self.core.flush_entries();
+    }
+}

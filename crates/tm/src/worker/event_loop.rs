@@ -1,0 +1,479 @@
+//! One event loop: a thread that owns its connections from accept to end, and shares nothing on their path.
+//!
+//! ```text
+//! Waiting ─ the keeper's End, or a predecessor's Begin ─► Serving ─ Give ─► Giving ─ all acknowledged ─► Given
+//!                                                          ▲ │                └─ successor gone ──┐
+//!                                                          │ └ Drain ─► Draining ─► Drained       │
+//!                                                          └──────────────────────────────────────┘
+//! ```
+
+use core::net::SocketAddr;
+use core::time::Duration;
+use std::collections::{HashMap, VecDeque};
+use std::os::fd::OwnedFd;
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use hitless_carry::message;
+use hitless_types::site::{Protocol, Site};
+use mio::{Events, Poll, Token, Waker};
+use rustix::io::Errno;
+use rustix::net::SocketFlags;
+use slab::Slab;
+
+use super::Trial;
+use super::core_of_lane::{Core, Source};
+use super::http::{self, Http, Room};
+use super::stats::Lane;
+use super::takeover::{Giving, Taking};
+use super::tcp::{self, CLIENT, MEMBER, Pair};
+use crate::clock::now_us;
+use crate::monitor::Board;
+
+/// Connections accepted before the others have their turn.
+const ACCEPTS_PER_TURN: usize = 32;
+/// While accepting is stopped, how often the reason is looked at again.
+const RETRY_ACCEPT_US: u64 = 20_000;
+
+/// What the worker's main thread tells an event loop.
+pub(super) enum Command {
+    Apply {
+        site: Arc<Site>,
+        listeners: Vec<(SocketAddr, OwnedFd)>,
+    },
+    Give {
+        peer: OwnedFd,
+    },
+    Take {
+        peer: OwnedFd,
+    },
+    SuccessorGone {
+        successor: u32,
+    },
+    Drain {
+        until_us: u64,
+    },
+}
+
+/// What an event loop tells the main thread.
+#[derive(Debug)]
+pub(super) enum Report {
+    Applied,
+    Given,
+    Taken,
+    /// The takeover cannot go on.
+    Failed(String),
+    /// Everything unacknowledged was taken back.
+    TookBack,
+    /// The predecessor died while it gave: what it still owned is wanted from the keeper.
+    PredecessorGone,
+    Drained,
+}
+
+/// The way into an event loop.
+pub(super) struct Inbox {
+    queue: Mutex<VecDeque<Command>>,
+    waker: Waker,
+}
+
+impl Inbox {
+    pub(super) fn send(&self, command: Command) {
+        self.queue
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push_back(command);
+        let _ = self.waker.wake();
+    }
+
+    fn take(&self) -> VecDeque<Command> {
+        core::mem::take(&mut *self.queue.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// The way out of it.
+#[derive(Clone)]
+pub(super) struct Outbox {
+    pub(super) lane: u32,
+    pub(super) sender: Sender<(u32, Report)>,
+    pub(super) wake: Arc<OwnedFd>,
+}
+
+impl Outbox {
+    pub(super) fn send(&self, report: Report) {
+        let _ = self.sender.send((self.lane, report));
+        let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
+    }
+}
+
+pub(super) struct EventLoop {
+    pub(super) core: Core,
+    pub(super) room: Room,
+    pub(super) pairs: Slab<Pair>,
+    pub(super) http: Http,
+    pub(super) outbox: Outbox,
+    pub(super) board: Board,
+    pub(super) giving: Option<Giving>,
+    pub(super) taking: Option<Taking>,
+    pub(super) is_accepting: bool,
+    pub(super) trial: Trial,
+    /// Pipes that came from the keeper and whose connection follows.
+    pub(super) orphan_pipes: HashMap<u32, (OwnedFd, OwnedFd)>,
+    accept_again_us: Option<u64>,
+    drain_until_us: Option<u64>,
+    has_drained: bool,
+    poll: Poll,
+    inbox: Arc<Inbox>,
+}
+
+impl EventLoop {
+    pub(super) fn new(
+        make_core: impl FnOnce(mio::Registry) -> Core,
+        outbox: Outbox,
+        board: Board,
+        trial: Trial,
+    ) -> std::io::Result<(Self, Arc<Inbox>)> {
+        let poll = Poll::new()?;
+        let waker = Waker::new(poll.registry(), Source::Inbox.token())?;
+        let inbox = Arc::new(Inbox {
+            queue: Mutex::default(),
+            waker,
+        });
+        let core = make_core(poll.registry().try_clone()?);
+        core.watch_keeper()?;
+        let this = Self {
+            core,
+            room: Room {
+                scratch: vec![0; http::SCRATCH_BYTES],
+                work: Default::default(),
+            },
+            pairs: Slab::new(),
+            http: Http::default(),
+            outbox,
+            board,
+            giving: None,
+            taking: None,
+            is_accepting: false,
+            trial,
+            orphan_pipes: HashMap::new(),
+            accept_again_us: None,
+            drain_until_us: None,
+            has_drained: false,
+            poll,
+            inbox: Arc::clone(&inbox),
+        };
+        Ok((this, inbox))
+    }
+
+    /// Runs until the process ends.
+    pub(super) fn run(mut self) {
+        let mut events = Events::with_capacity(1024);
+        let mut due = Vec::new();
+        loop {
+            let timeout = self.sleep_us().map(Duration::from_micros);
+            match self.poll.poll(&mut events, timeout) {
+                Ok(()) => {}
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                Err(error) => panic!("the event loop cannot wait: {error}"),
+            }
+            self.core.now_us = now_us();
+            http::refresh_date(&mut self.core);
+            for event in &events {
+                self.on_event(event);
+            }
+            for token in core::mem::take(&mut self.core.again) {
+                self.on_again(token);
+            }
+            self.core.wheel.due(self.core.now_us, &mut due);
+            for token in due.drain(..) {
+                self.on_timer(token);
+            }
+            self.on_turn();
+            self.core.flush_entries();
+        }
+    }
+
+    fn sleep_us(&self) -> Option<u64> {
+        if !self.core.again.is_empty() || self.giving.as_ref().is_some_and(Giving::has_room) {
+            return Some(0);
+        }
+        let now_us = now_us();
+        let until = |at: u64| at.saturating_sub(now_us);
+        [
+            self.core.wheel.sleep_us(now_us),
+            self.accept_again_us.map(until),
+            self.drain_until_us.map(until),
+            self.giving
+                .as_ref()
+                .and_then(Giving::deadline_us)
+                .map(until),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    fn on_event(&mut self, event: &mio::event::Event) {
+        let Self {
+            core,
+            room,
+            pairs,
+            http,
+            ..
+        } = self;
+        match Source::of(event.token()) {
+            Source::TcpClient(index) => tcp::on_event(core, pairs, index, CLIENT, event),
+            Source::TcpMember(index) => tcp::on_event(core, pairs, index, MEMBER, event),
+            Source::HttpClient(index) => http::on_client(core, room, http, index, event),
+            Source::HttpMember(index) => http::on_member(core, room, http, index, event),
+            Source::Listener(server) => self.accept(server),
+            Source::Inbox => self.on_commands(),
+            Source::Keeper => self.on_keeper(),
+            Source::Takeover => self.on_takeover(),
+        }
+    }
+
+    fn on_again(&mut self, token: Token) {
+        let Self {
+            core,
+            room,
+            pairs,
+            http,
+            ..
+        } = self;
+        match Source::of(token) {
+            Source::TcpClient(index) | Source::TcpMember(index) => tcp::work(core, pairs, index),
+            Source::HttpClient(index) => http::work(core, room, http, index),
+            Source::Listener(server) => self.accept(server),
+            Source::HttpMember(_) | Source::Inbox | Source::Keeper | Source::Takeover => {}
+        }
+    }
+
+    fn on_timer(&mut self, token: Token) {
+        let Self {
+            core,
+            room,
+            pairs,
+            http,
+            ..
+        } = self;
+        match Source::of(token) {
+            Source::TcpClient(index) => tcp::on_timer(core, pairs, index),
+            Source::HttpClient(index) => http::on_client_timer(core, room, http, index),
+            Source::HttpMember(index) => http::on_member_timer(core, http, index),
+            _ => {}
+        }
+    }
+
+    fn on_turn(&mut self) {
+        if self
+            .accept_again_us
+            .is_some_and(|at| self.core.now_us >= at)
+        {
+            self.accept_again_us = None;
+            self.accept_all();
+        }
+        self.give_more();
+        let Some(until_us) = self.drain_until_us else {
+            return;
+        };
+        if self.core.now_us >= until_us {
+            self.cut_all();
+        }
+        if self.core.open == 0 && !self.has_drained {
+            self.has_drained = true;
+            self.drain_until_us = None;
+            self.core.flush_entries();
+            self.outbox.send(Report::Drained);
+        }
+    }
+
+    fn on_commands(&mut self) {
+        for command in self.inbox.take() {
+            match command {
+                Command::Apply { site, listeners } => self.apply(&site, listeners),
+                Command::Give { peer } => self.begin_giving(peer),
+                Command::Take { peer } => self.begin_taking(peer),
+                Command::SuccessorGone { successor } => self.take_back(successor),
+                Command::Drain { until_us } => self.drain(until_us),
+            }
+        }
+    }
+
+    fn apply(&mut self, site: &Site, listeners: Vec<(SocketAddr, OwnedFd)>) {
+        let core = &mut self.core;
+        let slots = Arc::clone(&core.slots);
+        let unused = core
+            .tables
+            .apply(site, &self.board, &slots, core.lane, listeners);
+        for (server, listener) in unused {
+            self.core.unwatch(&listener);
+            if self.is_accepting {
+                self.accept_rest(server, &listener);
+            }
+        }
+        if self.is_accepting {
+            self.watch_listeners();
+        }
+        self.core.flush_entries();
+        self.outbox.send(Report::Applied);
+    }
+
+    /// Begins to accept: the lane's slots are this program's now.
+    pub(super) fn start_accepting(&mut self) {
+        self.core.find_free_slots();
+        self.is_accepting = true;
+        self.watch_listeners();
+    }
+
+    pub(super) fn stop_accepting(&mut self) {
+        self.is_accepting = false;
+        self.accept_again_us = None;
+        for server in &self.core.tables.servers {
+            if let Some(listener) = &server.listener {
+                self.core.unwatch(listener);
+            }
+        }
+    }
+
+    fn watch_listeners(&mut self) {
+        for (index, server) in self.core.tables.servers.iter().enumerate() {
+            if let Some(listener) = &server.listener {
+                // One that is watched already says so with an error.
+                let _ = self.core.watch_reads(listener, Source::Listener(index));
+            }
+        }
+        self.accept_all();
+    }
+
+    fn accept_all(&mut self) {
+        for index in 0..self.core.tables.servers.len() {
+            self.accept(index);
+        }
+    }
+
+    fn accept(&mut self, server: usize) {
+        if !self.is_accepting {
+            return;
+        }
+        let Some(listener) = self.core.tables.servers[server].listener.take() else {
+            return;
+        };
+        let is_all = self.accept_from(server, &listener);
+        self.core.tables.servers[server].listener = Some(listener);
+        if !is_all {
+            self.core.again.push(Source::Listener(server).token());
+        }
+    }
+
+    /// What waits in a listening socket that is about to be closed.
+    fn accept_rest(&mut self, server: usize, listener: &OwnedFd) {
+        while !self.accept_from(server, listener) {}
+    }
+
+    fn may_accept(&self) -> bool {
+        let is_paused = self
+            .core
+            .slots
+            .head()
+            .paused
+            .load(std::sync::atomic::Ordering::Relaxed)
+            != 0;
+        let is_below = self.core.open < self.core.tables.connections_max;
+        !is_paused && is_below && self.core.has_free_slot()
+    }
+
+    /// Accepts up to a turn's share. `true`: nothing more is there, or nothing may be accepted now.
+    fn accept_from(&mut self, server: usize, listener: &OwnedFd) -> bool {
+        let protocol = self.core.tables.servers[server].protocol;
+        let mut fresh = Vec::new();
+        let mut is_all = false;
+        for _ in 0..ACCEPTS_PER_TURN {
+            if !self.may_accept() {
+                self.accept_later();
+                is_all = true;
+                break;
+            }
+            let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+            let (socket, from) = match rustix::net::acceptfrom_with(listener, flags) {
+                Ok((socket, from)) => (socket, from),
+                Err(Errno::AGAIN) => {
+                    is_all = true;
+                    break;
+                }
+                Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
+                    self.accept_later();
+                    is_all = true;
+                    break;
+                }
+                // The client gave up before it was accepted.
+                Err(_) => continue,
+            };
+            match protocol {
+                Protocol::Tcp => {
+                    fresh.extend(tcp::accept(&mut self.core, &mut self.pairs, server, socket));
+                }
+                Protocol::Http => {
+                    let from = from.and_then(|from| SocketAddr::try_from(from).ok());
+                    let address = from.map_or_else(|| [0, 0, 0, 0].into(), |from| from.ip());
+                    let Self {
+                        core, room, http, ..
+                    } = self;
+                    http::accept(core, room, http, server, socket, address);
+                }
+            }
+        }
+        // Before the first byte moves the keeper has both sockets.
+        self.core.flush_entries();
+        for index in fresh {
+            tcp::begin(&mut self.core, &mut self.pairs, index);
+        }
+        is_all
+    }
+
+    fn accept_later(&mut self) {
+        if self.accept_again_us.is_none() {
+            self.core.count(Lane::AcceptStops, 1);
+        }
+        self.accept_again_us = Some(self.core.now_us + RETRY_ACCEPT_US);
+    }
+
+    fn drain(&mut self, until_us: u64) {
+        self.stop_accepting();
+        for server in &mut self.core.tables.servers {
+            server.listener = None;
+        }
+        self.core.is_draining = true;
+        self.drain_until_us = Some(until_us);
+    }
+
+    fn cut_all(&mut self) {
+        let pairs: Vec<usize> = self.pairs.iter().map(|(index, _)| index).collect();
+        for index in pairs {
+            tcp::cut(&mut self.core, &mut self.pairs, index);
+        }
+        let clients: Vec<usize> = self.http.clients.iter().map(|(index, _)| index).collect();
+        for index in clients {
+            let is_idle = !self.http.clients[index].is_mid_message();
+            let how = if is_idle {
+                http::End::Closed
+            } else {
+                http::End::Reset
+            };
+            http::end(&mut self.core, &mut self.http, index, how);
+        }
+    }
+
+    /// Packets from the keeper: what a dead worker owned.
+    fn on_keeper(&mut self) {
+        let mut buffer = vec![0u8; message::BYTES_MAX];
+        loop {
+            let mut fds = Vec::new();
+            let received = match message::receive(self.core.keeper(), &mut buffer, &mut fds, false)
+            {
+                Ok(received) if received.len > 0 => received,
+                _ => return,
+            };
+            self.adopt_packet(&buffer[..received.len], fds);
+        }
+    }
+}

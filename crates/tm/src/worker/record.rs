@@ -1,0 +1,225 @@
+//! Connection records: how one event loop writes a connection down and the next one reads it.
+//!
+//! The layout's version stands in the Begin packet of a takeover, before any record. Virtual servers and members are
+//! written by name, since their places differ between programs.
+
+use core::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use hitless_proto::http1::Connection;
+use hitless_types::site::Protocol;
+
+use super::core_of_lane::{Core, Pipe};
+use super::http::{Client, Closing, Up};
+use super::tcp::{CLIENT, MEMBER, Pair};
+use crate::wire::{Malformed, Reader, Writer};
+
+/// One thing that is handed over.
+#[derive(Debug)]
+pub(super) enum Item {
+    Tcp(Pair),
+    Http(Box<Client>, Option<Up>),
+    /// An idle connection to a member.
+    Idle(Up),
+}
+
+/// Room in a packet for what one item may need at most: two sockets, two pipes with two ends.
+pub(super) const FDS_PER_ITEM: usize = 6;
+
+impl Item {
+    pub(super) fn fds(&self) -> Vec<BorrowedFd<'_>> {
+        match self {
+            Self::Tcp(pair) => {
+                let mut fds: Vec<_> = pair.sockets.iter().map(AsFd::as_fd).collect();
+                for pipe in pair.directions.iter().filter_map(|dir| dir.pipe.as_ref()) {
+                    fds.push(pipe.reader.as_fd());
+                    fds.push(pipe.writer.as_fd());
+                }
+                fds
+            }
+            Self::Http(client, up) => {
+                let up = up.as_ref().map(|up| up.socket.as_fd());
+                core::iter::once(client.socket.as_fd()).chain(up).collect()
+            }
+            Self::Idle(up) => vec![up.socket.as_fd()],
+        }
+    }
+
+    pub(super) fn slot(&self) -> Option<u32> {
+        match self {
+            Self::Tcp(pair) => Some(pair.slot),
+            Self::Http(client, _) => Some(client.slot),
+            Self::Idle(_) => None,
+        }
+    }
+
+    pub(super) fn write(&self, core: &Core, w: &mut Writer) {
+        match self {
+            Self::Tcp(pair) => {
+                w.u8(1)
+                    .u32(pair.slot)
+                    .u64(core.tables.servers[pair.server].key);
+                write_member(core, pair.member, w);
+                w.u8(pair.is_connecting.into()).u64(pair.since_us);
+                for direction in &pair.directions {
+                    w.u8(direction.is_at_end.into())
+                        .u8(direction.is_shut.into());
+                    let pipe = direction.pipe.as_ref();
+                    w.u32(pipe.map_or(0, |pipe| pipe.number + 1));
+                    w.u64(pipe.map_or(0, |pipe| pipe.length as u64));
+                }
+            }
+            Self::Http(client, up) => {
+                w.u8(2)
+                    .u32(client.slot)
+                    .u64(core.tables.servers[client.server].key);
+                w.address(SocketAddr::new(client.address, 0))
+                    .u64(client.read)
+                    .u64(client.written);
+                w.u8(client.is_at_end.into())
+                    .u8(client.closing as u8)
+                    .u64(client.close_at_us);
+                w.bytes(&client.codec.snapshot(core.now_us));
+                match up {
+                    Some(up) => {
+                        w.u8(1);
+                        write_up(core, up, w);
+                    }
+                    None => {
+                        w.u8(0);
+                    }
+                }
+            }
+            Self::Idle(up) => {
+                w.u8(3);
+                write_up(core, up, w);
+            }
+        }
+    }
+
+    /// Reads one item; its descriptors come from `fds` in the order in which [`fds`](Self::fds) gave them.
+    pub(super) fn read(
+        core: &mut Core,
+        r: &mut Reader<'_>,
+        fds: &mut impl Iterator<Item = OwnedFd>,
+    ) -> Result<Self, Malformed> {
+        match r.u8()? {
+            1 => read_tcp(core, r, fds).map(Self::Tcp),
+            2 => read_http(core, r, fds),
+            3 => read_up(core, r, fds).map(Self::Idle),
+            _ => Err(Malformed),
+        }
+    }
+}
+
+fn write_member(core: &Core, member: usize, w: &mut Writer) {
+    let member = &core.tables.members[member];
+    w.text(&member.pool).address(member.address);
+}
+
+fn read_member(core: &mut Core, r: &mut Reader<'_>) -> Result<usize, Malformed> {
+    let pool = r.text()?;
+    let address = r.address()?;
+    Ok(core.tables.member_named(pool, address))
+}
+
+fn write_up(core: &Core, up: &Up, w: &mut Writer) {
+    write_member(core, up.member, w);
+    w.u8(up.is_connecting.into())
+        .u8(up.is_reused.into())
+        .u8(up.is_at_end.into())
+        .u64(up.since_us);
+}
+
+fn read_up(
+    core: &mut Core,
+    r: &mut Reader<'_>,
+    fds: &mut impl Iterator<Item = OwnedFd>,
+) -> Result<Up, Malformed> {
+    let member = read_member(core, r)?;
+    let (is_connecting, is_reused, is_at_end) = (r.flag()?, r.flag()?, r.flag()?);
+    let since_us = r.u64()?;
+    let mut up = Up::new(
+        fds.next().ok_or(Malformed)?,
+        member,
+        is_connecting,
+        since_us,
+    );
+    up.is_reused = is_reused;
+    up.is_at_end = is_at_end;
+    Ok(up)
+}
+
+fn read_tcp(
+    core: &mut Core,
+    r: &mut Reader<'_>,
+    fds: &mut impl Iterator<Item = OwnedFd>,
+) -> Result<Pair, Malformed> {
+    let (slot, key) = (read_slot(core, r)?, r.u64()?);
+    let server = core.tables.server_of(key, Protocol::Tcp);
+    let member = read_member(core, r)?;
+    let (is_connecting, since_us) = (r.flag()?, r.u64()?);
+    let sockets = [fds.next().ok_or(Malformed)?, fds.next().ok_or(Malformed)?];
+    let mut pair = Pair::new(slot, server, member, sockets, is_connecting, since_us);
+    for from in [CLIENT, MEMBER] {
+        let direction = &mut pair.directions[from];
+        direction.is_at_end = r.flag()?;
+        direction.is_shut = r.flag()?;
+        let (number, length) = (r.u32()?, r.u64()?);
+        if let Some(number) = number.checked_sub(1) {
+            let reader = fds.next().ok_or(Malformed)?;
+            let writer = fds.next().ok_or(Malformed)?;
+            direction.pipe = Some(Pipe {
+                number,
+                reader,
+                writer,
+                length: length as usize,
+            });
+        }
+    }
+    Ok(pair)
+}
+
+fn read_http(
+    core: &mut Core,
+    r: &mut Reader<'_>,
+    fds: &mut impl Iterator<Item = OwnedFd>,
+) -> Result<Item, Malformed> {
+    let (slot, key) = (read_slot(core, r)?, r.u64()?);
+    let server = core.tables.server_of(key, Protocol::Http);
+    let address: IpAddr = r.address()?.ip();
+    let (read, written) = (r.u64()?, r.u64()?);
+    let is_at_end = r.flag()?;
+    let closing = match r.u8()? {
+        0 => Closing::No,
+        1 => Closing::AfterOutput,
+        2 => Closing::Lingering,
+        3 => Closing::Shut,
+        _ => return Err(Malformed),
+    };
+    let close_at_us = r.u64()?;
+    let codec = Connection::restore(r.bytes()?, core.now_us).map_err(|_| Malformed)?;
+    let socket = fds.next().ok_or(Malformed)?;
+    let mut client = Client::new(slot, server, socket, address, core.now_us);
+    client.read = read;
+    client.written = written;
+    client.is_at_end = is_at_end;
+    client.closing = closing;
+    client.close_at_us = close_at_us;
+    client.codec = codec;
+    let up = if r.flag()? {
+        Some(read_up(core, r, fds)?)
+    } else {
+        None
+    };
+    Ok(Item::Http(Box::new(client), up))
+}
+
+fn read_slot(core: &Core, r: &mut Reader<'_>) -> Result<u32, Malformed> {
+    let slot = r.u32()?;
+    if slot < core.slots.slots_per_lane() {
+        Ok(slot)
+    } else {
+        Err(Malformed)
+    }
+}

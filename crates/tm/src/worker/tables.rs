@@ -1,0 +1,277 @@
+//! Virtual servers, pools and members as one event loop uses them: its own copy, replaced in place by a reload.
+//!
+//! A connection knows its virtual server and member by their place here. Places are kept for as long as the program
+//! runs: a virtual server that a reload removes accepts nothing more, and its connections go on.
+
+use core::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use hitless_carry::slots::Slots;
+use hitless_proto::http1;
+use hitless_types::site::{Method, Protocol, Site};
+
+use super::stats::{Keyed, member_key, server_key};
+use crate::monitor::{Board, MemberState};
+
+/// Times in microseconds.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Times {
+    pub(super) connect_us: u64,
+    pub(super) idle_us: u64,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Tables {
+    pub(super) servers: Vec<Server>,
+    pub(super) members: Vec<Member>,
+    pub(super) limits: http1::Limits,
+    pub(super) rewrite: http1::Rewrite,
+    pub(super) times: Times,
+    /// Client connections of this event loop at most.
+    pub(super) connections_max: usize,
+}
+
+#[derive(Debug)]
+pub(super) struct Server {
+    pub(super) name: String,
+    pub(super) key: u64,
+    pub(super) protocol: Protocol,
+    pub(super) requested: SocketAddr,
+    /// `None` once a reload removed it, and while the worker is being handed over or drained.
+    pub(super) listener: Option<OwnedFd>,
+    pub(super) method: Method,
+    pub(super) choices: Vec<Choice>,
+    turn: usize,
+    /// Its counters' place in the lane.
+    pub(super) keyed: usize,
+}
+
+/// A member as one virtual server's pool has it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Choice {
+    pub(super) member: usize,
+    weight: i64,
+    /// What it has saved up for its turn.
+    credit: i64,
+}
+
+#[derive(Debug)]
+pub(super) struct Member {
+    pub(super) pool: String,
+    pub(super) address: SocketAddr,
+    pub(super) state: Arc<MemberState>,
+    pub(super) keyed: usize,
+    /// In use by clients of this event loop.
+    pub(super) open: u32,
+    /// Idle HTTP connections, by their place; the last one used last.
+    pub(super) idle: Vec<usize>,
+}
+
+impl Tables {
+    /// Applies a configuration; `listeners` has this event loop's socket for each address. Returns the listening sockets
+    /// that are not needed any more, with their servers: what waits in them is to be accepted before they are closed.
+    pub(super) fn apply(
+        &mut self,
+        site: &Site,
+        board: &Board,
+        slots: &Slots,
+        lane: u32,
+        mut listeners: Vec<(SocketAddr, OwnedFd)>,
+    ) -> Vec<(usize, OwnedFd)> {
+        self.limits = limits(site);
+        self.times = Times {
+            connect_us: site.timeouts.connect.as_micros() as u64,
+            idle_us: site.timeouts.idle.as_micros() as u64,
+        };
+        self.connections_max = (site.limits.connections as usize).div_ceil(slots.lanes() as usize);
+        let mut unused = Vec::new();
+        let mut is_kept = vec![false; self.servers.len()];
+        for virtual_server in &site.virtual_servers {
+            let pool = site.pool_of(virtual_server);
+            let choices = pool.members.iter().map(|member| Choice {
+                member: self.member(pool.name.as_str(), member.address, board, slots, lane),
+                weight: member.weight.into(),
+                credit: 0,
+            });
+            let choices: Vec<Choice> = choices.collect();
+            let found = listeners
+                .iter()
+                .position(|(asked, _)| *asked == virtual_server.listen);
+            let listener = found.map(|at| listeners.swap_remove(at).1);
+            let name = virtual_server.name.as_str();
+            let Some(at) = self.servers.iter().position(|server| server.name == name) else {
+                let key = server_key(name);
+                self.servers.push(Server {
+                    name: name.to_owned(),
+                    key,
+                    protocol: virtual_server.protocol,
+                    requested: virtual_server.listen,
+                    listener,
+                    method: pool.method,
+                    choices,
+                    turn: lane as usize,
+                    keyed: slots.keyed_index(lane, key),
+                });
+                continue;
+            };
+            is_kept[at] = true;
+            let server = &mut self.servers[at];
+            server.protocol = virtual_server.protocol;
+            server.method = pool.method;
+            server.choices = choices;
+            if server.requested != virtual_server.listen || server.listener.is_none() {
+                unused.extend(server.listener.take().map(|old| (at, old)));
+                server.requested = virtual_server.listen;
+                server.listener = listener;
+            }
+        }
+        for (at, is_kept) in is_kept.into_iter().enumerate() {
+            if !is_kept {
+                unused.extend(self.servers[at].listener.take().map(|old| (at, old)));
+            }
+        }
+        unused
+    }
+
+    /// The place of a member, made if there is none.
+    pub(super) fn member(
+        &mut self,
+        pool: &str,
+        address: SocketAddr,
+        board: &Board,
+        slots: &Slots,
+        lane: u32,
+    ) -> usize {
+        let state = board.member(pool, address);
+        let found = self
+            .members
+            .iter()
+            .position(|member| member.address == address && member.pool == pool);
+        if let Some(at) = found {
+            self.members[at].state = state;
+            return at;
+        }
+        let keyed = slots.keyed_index(lane, member_key(pool, address));
+        self.members.push(Member {
+            pool: pool.to_owned(),
+            address,
+            state,
+            keyed,
+            open: 0,
+            idle: Vec::new(),
+        });
+        self.members.len() - 1
+    }
+
+    /// The member for the next connection or request, none of those in `tried`. `None`: no usable one is left.
+    pub(super) fn choose(&mut self, server: usize, tried: &[usize]) -> Option<usize> {
+        let members = &self.members;
+        let server = &mut self.servers[server];
+        let usable = |choice: &Choice| {
+            members[choice.member].state.is_usable() && !tried.contains(&choice.member)
+        };
+        match server.method {
+            Method::RoundRobin => {
+                let mut total = 0;
+                let mut best: Option<usize> = None;
+                for at in 0..server.choices.len() {
+                    if !usable(&server.choices[at]) {
+                        continue;
+                    }
+                    let choice = &mut server.choices[at];
+                    choice.credit += choice.weight;
+                    total += choice.weight;
+                    if best
+                        .is_none_or(|best| server.choices[at].credit > server.choices[best].credit)
+                    {
+                        best = Some(at);
+                    }
+                }
+                let best = &mut server.choices[best?];
+                best.credit -= total;
+                Some(best.member)
+            }
+            Method::LeastConnections => {
+                let count = server.choices.len();
+                server.turn = (server.turn + 1) % count.max(1);
+                // Of several equal ones the first from this turn on, so that an idle pool is used evenly.
+                (0..count)
+                    .map(|step| &server.choices[(server.turn + step) % count])
+                    .filter(|choice| usable(choice))
+                    .min_by(|a, b| {
+                        let load = |choice: &Choice| i64::from(members[choice.member].open) + 1;
+                        (load(a) * b.weight).cmp(&(load(b) * a.weight))
+                    })
+                    .map(|choice| choice.member)
+            }
+        }
+    }
+
+    /// The place of a carried connection's virtual server; one that a reload removed gets a place that accepts nothing.
+    pub(super) fn server_of(&mut self, key: u64, protocol: Protocol) -> usize {
+        if let Some(at) = self.servers.iter().position(|server| server.key == key) {
+            return at;
+        }
+        self.servers.push(Server {
+            name: String::new(),
+            key,
+            protocol,
+            requested: SocketAddr::from(([0, 0, 0, 0], 0)),
+            listener: None,
+            method: Method::RoundRobin,
+            choices: Vec::new(),
+            turn: 0,
+            keyed: 0,
+        });
+        self.servers.len() - 1
+    }
+
+    /// The place of a member that a carried connection of this virtual server uses.
+    pub(super) fn member_of(&mut self, server: usize, address: SocketAddr) -> usize {
+        let mut choices = self.servers[server]
+            .choices
+            .iter()
+            .map(|choice| choice.member);
+        match choices.find(|&member| self.members[member].address == address) {
+            Some(at) => at,
+            None => self.member_named("", address),
+        }
+    }
+
+    /// The place of a member by pool and address; one that a reload removed gets a place that nobody chooses.
+    pub(super) fn member_named(&mut self, pool: &str, address: SocketAddr) -> usize {
+        let is_it = |member: &Member| member.address == address && member.pool == pool;
+        if let Some(at) = self.members.iter().position(is_it) {
+            return at;
+        }
+        self.members.push(Member {
+            pool: pool.to_owned(),
+            address,
+            state: Arc::default(),
+            keyed: 0,
+            open: 0,
+            idle: Vec::new(),
+        });
+        self.members.len() - 1
+    }
+}
+
+/// Adds to a counter of a name.
+pub(super) fn count(slots: &Slots, lane: u32, keyed: usize, counter: Keyed, by: u64) {
+    slots.keyed(lane, keyed).counters[counter as usize].fetch_add(by, Ordering::Relaxed);
+}
+
+fn limits(site: &Site) -> http1::Limits {
+    let us = |duration: core::time::Duration| duration.as_micros() as u64;
+    http1::Limits {
+        head_bytes_max: site.limits.head_bytes as usize,
+        fields_max: site.limits.headers.into(),
+        idle_time_us: us(site.timeouts.keep_alive),
+        head_time_us: us(site.timeouts.request_head),
+        body_time_us: us(site.timeouts.idle),
+        response_time_us: us(site.timeouts.response),
+        ..http1::Limits::default()
+    }
+}

@@ -1,0 +1,441 @@
+//! Raw TCP: a client's socket and a member's, and bytes that never leave the kernel.
+//!
+//! ```text
+//! Connecting ─ connected ─► Open ─ both directions shut down ─► over
+//!     │  └ refused, timeout: next member, at most CONNECT_TRIES_MAX
+//!     └ none left: client reset
+//! ```
+//!
+//! A direction moves bytes by splice through a pipe that it has only while bytes are in it. The pipe's number is in the
+//! connection's slot before the first byte is in the pipe, and the keeper has both ends, so that a kill at any point
+//! loses no byte. A pipe is filled only when empty and emptied before it is filled again: the answer "try again" then
+//! says which side is stuck. Nothing is read from a side whose other side does not take it: that is the back-pressure.
+
+use std::os::fd::OwnedFd;
+use std::sync::atomic::Ordering;
+
+use hitless_carry::slots::Kind;
+use mio::event::Event;
+use rustix::io::Errno;
+use rustix::net::Shutdown;
+use rustix::pipe::SpliceFlags;
+use slab::Slab;
+
+use super::core_of_lane::{Core, PIPE_BYTES, Pipe, ROUNDS_MAX, Source, reset_on_close};
+use super::stats::{Keyed, Lane};
+use crate::egress;
+
+/// Members tried for one client connection.
+pub(super) const CONNECT_TRIES_MAX: usize = 3;
+
+pub(super) const CLIENT: usize = 0;
+pub(super) const MEMBER: usize = 1;
+
+/// One connection. `sockets[d]` is the source of direction `d` and the destination of the other.
+#[derive(Debug)]
+pub(super) struct Pair {
+    pub(super) slot: u32,
+    pub(super) server: usize,
+    pub(super) member: usize,
+    pub(super) sockets: [OwnedFd; 2],
+    pub(super) is_connecting: bool,
+    pub(super) tried: Vec<usize>,
+    pub(super) directions: [Direction; 2],
+    readable: [bool; 2],
+    writable: [bool; 2],
+    /// Last progress, or the beginning of the connect.
+    pub(super) since_us: u64,
+    armed_us: u64,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Direction {
+    /// Present while bytes are in it.
+    pub(super) pipe: Option<Pipe>,
+    /// The source has closed its half.
+    pub(super) is_at_end: bool,
+    /// The destination was told.
+    pub(super) is_shut: bool,
+}
+
+/// What became of a connection that was worked on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Fate {
+    Live,
+    Finished,
+    /// A side failed: the other gets a reset, since a stream that is cut must not look complete.
+    Broken,
+}
+
+impl Pair {
+    pub(super) fn new(
+        slot: u32,
+        server: usize,
+        member: usize,
+        sockets: [OwnedFd; 2],
+        is_connecting: bool,
+        now_us: u64,
+    ) -> Self {
+        Self {
+            slot,
+            server,
+            member,
+            sockets,
+            is_connecting,
+            tried: Vec::new(),
+            directions: [Direction::default(), Direction::default()],
+            readable: [true; 2],
+            writable: [true; 2],
+            since_us: now_us,
+            armed_us: 0,
+        }
+    }
+
+    pub(super) fn bytes_in_pipes(&self) -> u64 {
+        let pipes = self
+            .directions
+            .iter()
+            .filter_map(|direction| direction.pipe.as_ref());
+        pipes.map(|pipe| pipe.length as u64).sum()
+    }
+}
+
+/// Takes a client that was just accepted. Its sockets are registered with the keeper; the caller flushes that and then
+/// calls [`begin`].
+pub(super) fn accept(
+    core: &mut Core,
+    pairs: &mut Slab<Pair>,
+    server: usize,
+    client: OwnedFd,
+) -> Option<usize> {
+    let _ = rustix::net::sockopt::set_tcp_nodelay(&client, true);
+    let (slot, _) = core.begin_slot(Kind::Tcp, server)?;
+    let mut tried = Vec::new();
+    let Some((member, opened)) = connect(core, server, &mut tried) else {
+        core.count_server(server, Keyed::Failures, 1);
+        reset_on_close(&client);
+        core.end_slot(slot);
+        return None;
+    };
+    let sockets = [client, opened.socket];
+    core.register(slot, &[&sockets[0], &sockets[1]]);
+    let mut pair = Pair::new(
+        slot,
+        server,
+        member,
+        sockets,
+        !opened.is_connected,
+        core.now_us,
+    );
+    pair.tried = tried;
+    Some(pairs.insert(pair))
+}
+
+/// Starts serving a connection that the keeper knows.
+pub(super) fn begin(core: &mut Core, pairs: &mut Slab<Pair>, index: usize) {
+    let Some(pair) = pairs.get(index) else { return };
+    let watched = core
+        .watch(&pair.sockets[CLIENT], Source::TcpClient(index))
+        .and_then(|()| core.watch(&pair.sockets[MEMBER], Source::TcpMember(index)));
+    match watched {
+        Ok(()) => work(core, pairs, index),
+        Err(_) => end(core, pairs, index, Fate::Broken),
+    }
+}
+
+/// Opens a connection to a member that was not tried yet.
+fn connect(
+    core: &mut Core,
+    server: usize,
+    tried: &mut Vec<usize>,
+) -> Option<(usize, egress::Opened)> {
+    while tried.len() < CONNECT_TRIES_MAX {
+        let member = core.tables.choose(server, tried)?;
+        tried.push(member);
+        let address = core.tables.members[member].address;
+        core.count_member(member, Keyed::Connections, 1);
+        match egress::connect(address, egress::Source::Any) {
+            Ok(opened) => {
+                core.enter_member(member);
+                return Some((member, opened));
+            }
+            Err(_) => {
+                core.count_member(member, Keyed::Failures, 1);
+                core.count(Lane::ConnectRetries, 1);
+            }
+        }
+    }
+    None
+}
+
+/// A socket became ready.
+pub(super) fn on_event(
+    core: &mut Core,
+    pairs: &mut Slab<Pair>,
+    index: usize,
+    side: usize,
+    event: &Event,
+) {
+    let Some(pair) = pairs.get_mut(index) else {
+        return;
+    };
+    pair.readable[side] |= event.is_readable() || event.is_read_closed() || event.is_error();
+    pair.writable[side] |= event.is_writable() || event.is_write_closed() || event.is_error();
+    if pair.is_connecting && side == MEMBER {
+        return on_connect(core, pairs, index, event.is_writable());
+    }
+    work(core, pairs, index);
+}
+
+fn on_connect(core: &mut Core, pairs: &mut Slab<Pair>, index: usize, is_writable: bool) {
+    let Some(pair) = pairs.get_mut(index) else {
+        return;
+    };
+    match rustix::net::sockopt::socket_error(&pair.sockets[MEMBER]) {
+        Ok(Ok(())) if is_writable => {
+            pair.is_connecting = false;
+            pair.tried = Vec::new();
+            pair.since_us = core.now_us;
+            work(core, pairs, index);
+        }
+        Ok(Ok(())) => {}
+        _ => try_next(core, pairs, index),
+    }
+}
+
+/// The member did not take the connection: another one may.
+fn try_next(core: &mut Core, pairs: &mut Slab<Pair>, index: usize) {
+    let Some(pair) = pairs.get_mut(index) else {
+        return;
+    };
+    core.leave_member(pair.member);
+    core.count_member(pair.member, Keyed::Failures, 1);
+    core.count(Lane::ConnectRetries, 1);
+    let mut tried = core::mem::take(&mut pair.tried);
+    let server = pair.server;
+    let Some((member, opened)) = connect(core, server, &mut tried) else {
+        // No member is left in `member`: enter it again so that the end leaves it.
+        core.enter_member(pair.member);
+        core.count_server(server, Keyed::Failures, 1);
+        return end(core, pairs, index, Fate::Broken);
+    };
+    core.unwatch(&pair.sockets[MEMBER]);
+    pair.sockets[MEMBER] = opened.socket;
+    pair.member = member;
+    pair.tried = tried;
+    pair.is_connecting = !opened.is_connected;
+    pair.readable[MEMBER] = true;
+    pair.writable[MEMBER] = true;
+    pair.since_us = core.now_us;
+    let slot = pair.slot;
+    core.register(slot, &[&pair.sockets[0], &pair.sockets[1]]);
+    core.flush_entries();
+    match core.watch(&pairs[index].sockets[MEMBER], Source::TcpMember(index)) {
+        Ok(()) => work(core, pairs, index),
+        Err(_) => end(core, pairs, index, Fate::Broken),
+    }
+}
+
+/// Begins the connect to a member anew, for a connection whose handshake was under way when its worker died.
+pub(super) fn reconnect(core: &mut Core, pairs: &mut Slab<Pair>, index: usize) {
+    match core.watch(&pairs[index].sockets[CLIENT], Source::TcpClient(index)) {
+        Ok(()) => try_next(core, pairs, index),
+        Err(_) => end(core, pairs, index, Fate::Broken),
+    }
+}
+
+/// Moves what can be moved.
+pub(super) fn work(core: &mut Core, pairs: &mut Slab<Pair>, index: usize) {
+    let Some(pair) = pairs.get_mut(index) else {
+        return;
+    };
+    core.busy(Some(pair.slot));
+    let fate = if pair.is_connecting {
+        Fate::Live
+    } else {
+        pump(core, pair, index)
+    };
+    core.busy(None);
+    if fate != Fate::Live {
+        return end(core, pairs, index, fate);
+    }
+    let due_us = due_us(core, pair);
+    let mut armed_us = pair.armed_us;
+    core.wheel
+        .set(Source::TcpClient(index).token(), due_us, &mut armed_us);
+    pairs[index].armed_us = armed_us;
+}
+
+fn due_us(core: &Core, pair: &Pair) -> u64 {
+    let times = &core.tables.times;
+    pair.since_us
+        + if pair.is_connecting {
+            times.connect_us
+        } else {
+            times.idle_us
+        }
+}
+
+/// A timer entry of this connection fired.
+pub(super) fn on_timer(core: &mut Core, pairs: &mut Slab<Pair>, index: usize) {
+    let Some(pair) = pairs.get_mut(index) else {
+        return;
+    };
+    pair.armed_us = 0;
+    if due_us(core, pair) > core.now_us {
+        return work(core, pairs, index);
+    }
+    core.count(Lane::TimeoutsHit, 1);
+    if pair.is_connecting {
+        return try_next(core, pairs, index);
+    }
+    end(core, pairs, index, Fate::Broken);
+}
+
+fn pump(core: &mut Core, pair: &mut Pair, index: usize) -> Fate {
+    let first = pump_direction(core, pair, index, CLIENT);
+    let second = pump_direction(core, pair, index, MEMBER);
+    if first == Fate::Broken || second == Fate::Broken {
+        // What the other side sent before it failed still reaches its reader, as far as that takes it now.
+        let _ = pump_direction(core, pair, index, CLIENT);
+        let _ = pump_direction(core, pair, index, MEMBER);
+        return Fate::Broken;
+    }
+    match pair.directions.iter().all(|direction| direction.is_shut) {
+        true => Fate::Finished,
+        false => Fate::Live,
+    }
+}
+
+fn pump_direction(core: &mut Core, pair: &mut Pair, index: usize, from: usize) -> Fate {
+    let to = 1 - from;
+    for _ in 0..ROUNDS_MAX {
+        if pair.directions[from].pipe.is_some() {
+            if !pair.writable[to] {
+                return Fate::Live;
+            }
+            match empty_pipe(core, pair, from) {
+                Ok(()) => {}
+                Err(Errno::AGAIN) => {
+                    pair.writable[to] = false;
+                    return Fate::Live;
+                }
+                Err(_) => return Fate::Broken,
+            }
+        } else if pair.directions[from].is_at_end {
+            if !pair.directions[from].is_shut {
+                pair.directions[from].is_shut = true;
+                let _ = rustix::net::shutdown(&pair.sockets[to], Shutdown::Write);
+            }
+            return Fate::Live;
+        } else {
+            if !pair.readable[from] {
+                return Fate::Live;
+            }
+            match fill_pipe(core, pair, from) {
+                Ok(true) => {}
+                Ok(false) => pair.directions[from].is_at_end = true,
+                Err(Errno::AGAIN) => {
+                    pair.readable[from] = false;
+                    return Fate::Live;
+                }
+                Err(Errno::NOMEM | Errno::MFILE | Errno::NFILE) => {
+                    // No pipe to be had: the timer of the loop comes back to it.
+                    core.again.push(Source::TcpClient(index).token());
+                    return Fate::Live;
+                }
+                Err(_) => return Fate::Broken,
+            }
+        }
+    }
+    // An edge-triggered socket says nothing again: the loop has to come back by itself.
+    core.again.push(Source::TcpClient(index).token());
+    Fate::Live
+}
+
+/// Source to an empty pipe. `false`: the source has ended.
+fn fill_pipe(core: &mut Core, pair: &mut Pair, from: usize) -> Result<bool, Errno> {
+    let Some(mut pipe) = core.take_pipe() else {
+        return Err(Errno::MFILE);
+    };
+    let bound = &core.slot(pair.slot).pipes[from];
+    bound.store(pipe.number + 1, Ordering::Release);
+    let flags = SpliceFlags::MOVE | SpliceFlags::NONBLOCK;
+    let read = rustix::pipe::splice(
+        &pair.sockets[from],
+        None,
+        &pipe.writer,
+        None,
+        PIPE_BYTES,
+        flags,
+    );
+    match read {
+        Ok(count) if count > 0 => {
+            pipe.length = count;
+            pair.directions[from].pipe = Some(pipe);
+            pair.since_us = core.now_us;
+            let counter = if from == CLIENT {
+                Keyed::BytesIn
+            } else {
+                Keyed::BytesOut
+            };
+            core.count_server(pair.server, counter, count as u64);
+            core.count_member(pair.member, counter, count as u64);
+            Ok(true)
+        }
+        other => {
+            bound.store(0, Ordering::Release);
+            core.give_pipe(pipe);
+            other.map(|_| false)
+        }
+    }
+}
+
+/// A pipe to its destination, until it is empty.
+fn empty_pipe(core: &mut Core, pair: &mut Pair, from: usize) -> Result<(), Errno> {
+    let Some(mut pipe) = pair.directions[from].pipe.take() else {
+        return Ok(());
+    };
+    let to = &pair.sockets[1 - from];
+    let flags = SpliceFlags::MOVE | SpliceFlags::NONBLOCK;
+    while pipe.length > 0 {
+        match rustix::pipe::splice(&pipe.reader, None, to, None, pipe.length, flags) {
+            Ok(count) => {
+                pipe.length -= count.min(pipe.length);
+                pair.since_us = core.now_us;
+            }
+            Err(Errno::INTR) => {}
+            Err(errno) => {
+                pair.directions[from].pipe = Some(pipe);
+                return Err(errno);
+            }
+        }
+    }
+    core.slot(pair.slot).pipes[from].store(0, Ordering::Release);
+    core.give_pipe(pipe);
+    Ok(())
+}
+
+fn end(core: &mut Core, pairs: &mut Slab<Pair>, index: usize, fate: Fate) {
+    let Some(pair) = pairs.try_remove(index) else {
+        return;
+    };
+    for socket in &pair.sockets {
+        core.unwatch(socket);
+        if fate == Fate::Broken {
+            reset_on_close(socket);
+        }
+    }
+    for direction in pair.directions {
+        if let Some(pipe) = direction.pipe {
+            core.drop_pipe(&pipe);
+        }
+    }
+    core.leave_member(pair.member);
+    core.end_slot(pair.slot);
+}
+
+/// Ends a connection whose time to drain is over.
+pub(super) fn cut(core: &mut Core, pairs: &mut Slab<Pair>, index: usize) {
+    end(core, pairs, index, Fate::Broken);
+}

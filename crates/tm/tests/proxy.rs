@@ -1,0 +1,138 @@
+//! Raw TCP and HTTP/1.1 through one keeper and worker.
+
+mod common;
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::time::Duration;
+
+use common::{Echo, HttpClient, Manager, PATIENCE, Stream, header, own_address};
+
+fn site(protocol: &str, members: &[&Echo]) -> String {
+    let members: Vec<String> = members
+        .iter()
+        .map(|member| member.address.to_string())
+        .collect();
+    format!(
+        "pools:\n  main: {{ members: ['{}'] }}\nvirtual_servers:\n  main: {{ listen: '{}', \
+         protocol: {protocol}, pool: main }}\n",
+        members.join("', '"),
+        own_address()
+    )
+}
+
+#[test]
+fn raw_tcp_is_byte_exact_with_half_close() {
+    let echo = Echo::start();
+    let manager = Manager::start(&site("tcp", &[&echo]));
+    let address = manager.address("main");
+    let streams: Vec<Stream> = (0..20)
+        .map(|seed| Stream::start(address, seed, 1 << 18, Duration::from_millis(1)))
+        .collect();
+    for stream in &streams {
+        stream.wait_progress();
+    }
+    for stream in streams {
+        assert!(stream.finish().unwrap() > 0);
+    }
+    assert!(manager.metric("hitless_accepted_connections_total") >= 20.0);
+}
+
+#[test]
+fn http_keeps_connections_and_answers_requests_in_pieces() {
+    let member = Echo::http();
+    let manager = Manager::start(&site("http", &[&member]));
+    let mut client = HttpClient::connect(manager.address("main"));
+    for count in [0, 1, 100, 10_000, 1_000_000] {
+        client.get(count);
+    }
+    // A head in single bytes.
+    for byte in b"GET /77 HTTP/1.1\r\nHost: test\r\n\r\n" {
+        client.send(&[*byte]);
+    }
+    client.expect_pattern(77);
+    // Two requests at once.
+    client.send(b"GET /5 HTTP/1.1\r\nHost: test\r\n\r\nGET /6 HTTP/1.1\r\nHost: test\r\n\r\n");
+    client.expect_pattern(5);
+    client.expect_pattern(6);
+    // A body in pieces.
+    client.send(b"POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 10\r\n\r\n01234");
+    client.send(b"56789");
+    assert_eq!(client.answer().1, b"0123456789");
+    // HEAD has no body; the connection goes on.
+    client.send(b"HEAD /9 HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
+    let head = common::read_head(&mut client.stream, &mut client.input)
+        .unwrap()
+        .unwrap();
+    assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+    assert_eq!(header(&head, "connection").as_deref(), Some("close"));
+    // One connection to the member did for all of it.
+    assert!(member.accepted.load(std::sync::atomic::Ordering::Relaxed) <= 2);
+}
+
+#[test]
+fn ambiguous_requests_and_dead_members_get_a_clear_status() {
+    let dead = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let member = Echo::http();
+    let text = format!(
+        "pools:\n  dead: {{ members: ['{dead}'] }}\n  half: {{ members: ['{dead}', '{}'] }}\n\
+         virtual_servers:\n  dead: {{ listen: '{}', protocol: http, pool: dead }}\n  \
+         half: {{ listen: '{}', protocol: http, pool: half }}\n  \
+         raw: {{ listen: '{}', protocol: tcp, pool: dead }}\n",
+        member.address,
+        own_address(),
+        own_address(),
+        own_address()
+    );
+    let manager = Manager::start(&text);
+
+    let mut client = HttpClient::connect(manager.address("half"));
+    client.send(
+        b"POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+    );
+    let (head, _) = client.answer();
+    assert!(head.starts_with("HTTP/1.1 400"), "{head}");
+    assert_eq!(
+        client.stream.read(&mut [0; 10]).unwrap(),
+        0,
+        "closed after the answer"
+    );
+
+    let mut client = HttpClient::connect(manager.address("dead"));
+    client.send(b"GET / HTTP/1.1\r\nHost: t\r\n\r\n");
+    let (head, _) = client.answer();
+    assert!(head.starts_with("HTTP/1.1 502"), "{head}");
+
+    // Refused by one member, served by the other.
+    for _ in 0..6 {
+        HttpClient::connect(manager.address("half")).get(3);
+    }
+    assert!(manager.metric("hitless_connect_retries_total") > 0.0);
+
+    let mut raw = TcpStream::connect(manager.address("raw")).unwrap();
+    raw.set_read_timeout(Some(PATIENCE)).unwrap();
+    assert!(
+        raw.read(&mut [0; 1]).is_err(),
+        "a reset, not an end that looks complete"
+    );
+}
+
+#[test]
+fn a_member_that_answers_after_the_clients_half_close_is_heard() {
+    let member = Echo::start_with(|mut stream| {
+        let mut all = Vec::new();
+        let _ = stream.read_to_end(&mut all);
+        let _ = stream.write_all(format!("{} bytes", all.len()).as_bytes());
+    });
+    let manager = Manager::start(&site("tcp", &[&member]));
+    let mut client = TcpStream::connect(manager.address("main")).unwrap();
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    client.write_all(&vec![7u8; 3_000_000]).unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).unwrap();
+    assert_eq!(answer, "3000000 bytes");
+}
