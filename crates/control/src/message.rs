@@ -244,15 +244,23 @@ pub struct IngressReport {
 }
 
 fn pack_to_guest(message: &mut ToGuest, tail: &mut Vec<u8>) {
-    let ToGuest::Rows { rows, leaving } = message;
-    pack(rows, tail);
-    pack(leaving, tail);
+    match message {
+        ToGuest::Rows { rows, leaving } => {
+            pack(rows, tail);
+            pack(leaving, tail);
+        }
+        ToGuest::Report => {}
+    }
 }
 
 fn unpack_to_guest(message: &mut ToGuest, tail: &mut Tail<'_>) -> io::Result<()> {
-    let ToGuest::Rows { rows, leaving } = message;
-    tail.unpack(rows)?;
-    tail.unpack(leaving)
+    match message {
+        ToGuest::Rows { rows, leaving } => {
+            tail.unpack(rows)?;
+            tail.unpack(leaving)
+        }
+        ToGuest::Report => Ok(()),
+    }
 }
 
 fn pack_from_guest(message: &mut FromGuest, tail: &mut Vec<u8>) {

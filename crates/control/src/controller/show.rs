@@ -9,7 +9,7 @@ use hitless_core::ledger::Ledger;
 use hitless_core::row::{BUCKETS, Bucket, GuestSlot, Row};
 use hitless_core::table::controller::WaitReason;
 use hitless_core::table::message::Party;
-use hitless_core::table::step::{Stage, Standing, Wait as TableWait};
+use hitless_core::table::step::{Entry, Stage, Standing, Wait as TableWait, Why};
 
 use super::Controller;
 use super::cluster::{self, View};
@@ -377,13 +377,7 @@ impl Controller {
             row: row.slots().map(|slot| self.guest_name(slot)).collect(),
             slots: row.slots().map(GuestSlot::number).collect(),
             sequence: row.sequence().0,
-            reason: match stage {
-                Stage::Done => "at rest".into(),
-                Stage::Leaver => "offered to the guest that leaves".into(),
-                Stage::Guests => "offered to its guests".into(),
-                Stage::Joiner => "offered to the guest that joins".into(),
-                Stage::Directors => "offered to the directors".into(),
-            },
+            reason: reason(why, stage),
         };
         runs.into_iter().map(run).collect()
     }
@@ -443,6 +437,30 @@ impl Controller {
     }
 }
 
+/// Why the row is what it is, and how far it has come.
+fn reason(why: Why, stage: Stage) -> String {
+    let why = match why {
+        Why::First => "the first row",
+        Why::Warm => "its new owner joined",
+        Why::Shift => "its new owner became the head",
+        Why::Settle => "a guest that held nothing left",
+        Why::Standby => "a new standby joined",
+        Why::Withdrawn => "the row before again: the leaver held connections",
+        Why::SuspectToTail => "a suspect went to the tail",
+        Why::SuspectDropped => "a suspect was dropped",
+        Why::Destroyed => "a destroyed guest left",
+        Why::HolderAppended => "a guest that holds connections was appended",
+    };
+    let waits_for = match stage {
+        Stage::Done => return why.to_owned(),
+        Stage::Leaver => "the guest that leaves",
+        Stage::Guests => "its guests",
+        Stage::Joiner => "the guest that joins",
+        Stage::Directors => "the directors",
+    };
+    format!("{why}; offered to {waits_for}")
+}
+
 fn wait_code(wait: &WaitReason) -> WaitCode {
     match wait.wait {
         TableWait::Stage(Stage::Directors) => WaitCode::DirectorNotAcknowledged,
@@ -450,6 +468,6 @@ fn wait_code(wait: &WaitReason) -> WaitCode {
         TableWait::Connections(_) => WaitCode::ConnectionsLive,
         TableWait::Suspect(_) => WaitCode::LeaseRuns,
         TableWait::RowFull | TableWait::Owner(_) => WaitCode::RowBusy,
-        _ => WaitCode::Other,
+        TableWait::NoGuest => WaitCode::NoGuest,
     }
 }

@@ -1,18 +1,31 @@
 //! The table in the store: a header in JSON, and 64 pages of rows in binary.
 //!
-//! A bucket's entry takes 20 bytes: row 8, row before 8, wished owner 2, wished standby 2, little-endian; 0 is none. A
-//! page begins with its schema in 2 bytes.
+//! A bucket's entry takes 22 bytes: row 8, row before 8, wished owner 2, wished standby 2, why 2, little-endian; a slot
+//! of 0 is none. A page begins with its schema in 2 bytes.
 
 use hitless_core::assign::Wish;
 use hitless_core::row::{GuestSlot, Row};
 use hitless_core::table::controller::{Header, PAGE_BUCKETS, Page, SCHEMA};
 use hitless_core::table::message::Generation;
-use hitless_core::table::step::Entry;
+use hitless_core::table::step::{Entry, Why};
 use hitless_store::{Committed, Compare, Operation, Store, StoreError, Transaction};
 
 const HEADER: &str = "v1/table/header";
 const PAGES: &str = "v1/table/page/";
-const ENTRY_BYTES: usize = 20;
+const ENTRY_BYTES: usize = 22;
+/// Reasons by their stored number; new ones are added at the end.
+const WHY: [Why; 10] = [
+    Why::First,
+    Why::Warm,
+    Why::Shift,
+    Why::Settle,
+    Why::Standby,
+    Why::Withdrawn,
+    Why::SuspectToTail,
+    Why::SuspectDropped,
+    Why::Destroyed,
+    Why::HolderAppended,
+];
 
 /// Why the table cannot be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -94,6 +107,11 @@ fn encode(page: &Page) -> Vec<u8> {
         for slot in [entry.wish.owner, entry.wish.standby] {
             bytes.extend_from_slice(&slot.map_or(0, GuestSlot::number).to_le_bytes());
         }
+        let why = WHY
+            .iter()
+            .position(|why| *why == entry.why)
+            .expect("all reasons are listed");
+        bytes.extend_from_slice(&(why as u16).to_le_bytes());
     }
     bytes
 }
