@@ -68,4 +68,27 @@ mod tests {
     fn the_command_line_is_consistent() {
         super::Cli::command().debug_assert();
     }
+
+    /// The reference has a section for each command, with each of its options.
+    #[test]
+    fn the_reference_has_every_command_and_option() {
+        let page = include_str!("../../../docs/reference/cli.md");
+        let cli = super::Cli::command();
+        for command in cli
+            .get_subcommands()
+            .filter(|command| !command.is_hide_set())
+        {
+            let heading = format!("\n## {}\n", command.get_name());
+            let section = page.split_once(&heading).map(|(_, rest)| rest);
+            let section = section.unwrap_or_else(|| panic!("no section for {heading}"));
+            let section = section.split("\n## ").next().unwrap_or_default();
+            for option in command
+                .get_arguments()
+                .filter_map(|option| option.get_long())
+            {
+                let found = option == "help" || section.contains(&format!("`--{option}`"));
+                assert!(found, "--{option} is not in section {}", command.get_name());
+            }
+        }
+    }
 }

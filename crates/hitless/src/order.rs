@@ -102,6 +102,6 @@ fn conclude(reply: &Reply, failed: &str) -> Result<Exit> {
     }
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     hitless_types::scalar::duration(text).map_err(|error| format!("it {error}"))
 }

@@ -4,13 +4,14 @@ use std::ffi::OsString;
 use std::num::NonZeroU16;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::Args;
 use hitless_tm::keeper::{self, KeeperError, KeeperOptions};
 
 use crate::exit::{Exit, Failure};
-use crate::{find, logging, version};
+use crate::{find, logging, order, version};
 
 #[derive(Args, Debug)]
 pub(crate) struct Options {
@@ -20,15 +21,25 @@ pub(crate) struct Options {
     /// A folder for the control socket [default: one of its own in the user's run folder]
     #[arg(long, value_name = "DIR")]
     run_dir: Option<PathBuf>,
-    /// Event loops of the worker [default: one per processor]
+    #[command(flatten)]
+    engine: Engine,
+}
+
+/// What can be chosen for a keeper and its workers.
+#[derive(Args, Debug)]
+pub(crate) struct Engine {
+    /// Event loops of the worker, for the life of the program [default: one per processor]
     #[arg(long, value_name = "NUMBER")]
     threads: Option<NonZeroU16>,
+    /// How long connections may go on after a stop
+    #[arg(long, value_name = "TIME", value_parser = order::duration, default_value = "30s")]
+    drain: Duration,
 }
 
 pub(crate) fn run(options: Options) -> Result<Exit> {
     let is_own_folder = options.run_dir.is_none();
     let run_folder = find::folder_to_start_in(options.run_dir)?;
-    let exit = keep(&options.file, &run_folder, options.threads);
+    let exit = keep(&options.file, &run_folder, &options.engine);
     if is_own_folder {
         // It is empty or holds a socket that nobody answers on; the next start would remove it otherwise.
         let _ = std::fs::remove_dir_all(&run_folder);
@@ -37,13 +48,14 @@ pub(crate) fn run(options: Options) -> Result<Exit> {
 }
 
 /// Runs a keeper until it is stopped.
-pub(crate) fn keep(file: &Path, run_folder: &Path, threads: Option<NonZeroU16>) -> Result<Exit> {
+pub(crate) fn keep(file: &Path, run_folder: &Path, engine: &Engine) -> Result<Exit> {
     logging::start();
     let file = std::path::absolute(file).context("cannot make the file's path absolute")?;
     let mut options = KeeperOptions::new(file, run_folder.to_owned(), program()?);
     options.worker_args = vec![OsString::from("worker")];
     options.build_id = version::BUILD.to_owned();
-    options.threads = threads;
+    options.threads = engine.threads;
+    options.drain = engine.drain;
     match keeper::run(options) {
         Ok(()) => Ok(Exit::Done),
         Err(error) => Err(explain(error).into()),

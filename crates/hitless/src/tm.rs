@@ -1,7 +1,6 @@
 //! `hitless tm`: the traffic manager of a guest. The same keeper and worker as `hitless serve`; whoever runs the guest
 //! chooses its run folder, so that it is found there.
 
-use std::num::NonZeroU16;
 use std::path::PathBuf;
 
 use anyhow::Result;
@@ -18,12 +17,11 @@ pub(crate) struct Options {
     /// The folder for the control socket
     #[arg(long, value_name = "DIR")]
     run_dir: PathBuf,
-    /// Event loops of the worker [default: one per processor]
-    #[arg(long, value_name = "NUMBER")]
-    threads: Option<NonZeroU16>,
+    #[command(flatten)]
+    engine: serve::Engine,
 }
 
 pub(crate) fn run(options: Options) -> Result<Exit> {
     let run_folder = find::folder_to_start_in(Some(options.run_dir))?;
-    serve::keep(&options.file, &run_folder, options.threads)
+    serve::keep(&options.file, &run_folder, &options.engine)
 }

@@ -9,7 +9,6 @@ pub mod admin;
 pub mod control;
 pub mod holder;
 pub mod keeper;
-pub mod metrics;
 pub mod monitor;
 pub mod status;
 pub mod worker;

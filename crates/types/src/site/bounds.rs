@@ -37,5 +37,3 @@ pub const CONNECTIONS: RangeInclusive<u64> = 1..=1_000_000;
 pub const HEAD_BYTES: RangeInclusive<u64> = 1_024..=1_048_576;
 /// Header lines of a head.
 pub const HEADERS: RangeInclusive<u64> = 8..=1_024;
-/// Bytes that a connection may have waiting in one direction.
-pub const BUFFER_BYTES: RangeInclusive<u64> = 4_096..=16_777_216;

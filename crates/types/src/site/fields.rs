@@ -47,19 +47,12 @@ pub const VIRTUAL_SERVER: Mapping = Mapping {
 
 pub const TIMEOUTS: Mapping = Mapping {
     name: "timeouts",
-    fields: &[
-        "connect",
-        "request_head",
-        "keep_alive",
-        "response",
-        "idle",
-        "drain",
-    ],
+    fields: &["connect", "request_head", "keep_alive", "response", "idle"],
 };
 
 pub const LIMITS: Mapping = Mapping {
     name: "limits",
-    fields: &["connections", "head_bytes", "headers", "buffer_bytes"],
+    fields: &["connections", "head_bytes", "headers"],
 };
 
 pub const ADMIN: Mapping = Mapping {

@@ -18,8 +18,6 @@ pub struct Timeouts {
     pub response: Duration,
     /// Without any byte in either direction, inside a body or on a `tcp` connection.
     pub idle: Duration,
-    /// How long `hitless stop` lets connections finish.
-    pub drain: Duration,
 }
 
 impl Default for Timeouts {
@@ -30,7 +28,6 @@ impl Default for Timeouts {
             keep_alive: Duration::from_secs(60),
             response: Duration::from_secs(60),
             idle: Duration::from_secs(3_600),
-            drain: Duration::from_secs(30),
         }
     }
 }
@@ -44,8 +41,6 @@ pub struct Limits {
     pub head_bytes: u32,
     /// Header lines of one head.
     pub headers: u16,
-    /// Bytes that one connection may have waiting in each direction.
-    pub buffer_bytes: u32,
 }
 
 impl Default for Limits {
@@ -54,7 +49,6 @@ impl Default for Limits {
             connections: 10_000,
             head_bytes: 65_536,
             headers: 128,
-            buffer_bytes: 65_536,
         }
     }
 }

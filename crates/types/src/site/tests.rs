@@ -38,8 +38,7 @@ fn the_quickstart_is_read_as_meant() {
 fn defaults_lie_within_their_bounds() {
     let text = format!(
         "{QUICKSTART}timeouts: {{ connect: 5s, request_head: 10s, keep_alive: 1m, response: 1m, \
-         idle: 1h, drain: 30s }}\nlimits: {{ connections: 10000, head_bytes: 64KiB, headers: 128, \
-         buffer_bytes: 64KiB }}\n"
+         idle: 1h }}\nlimits: {{ connections: 10000, head_bytes: 64KiB, headers: 128 }}\n"
     );
     let written = Site::parse("site", text.as_bytes()).unwrap();
     assert_eq!(written, Site::parse("site", QUICKSTART.as_bytes()).unwrap());

@@ -26,14 +26,12 @@ pub(super) fn timeouts(at: Option<&At<'_>>, sink: &mut Sink) -> Option<Timeouts>
     let keep_alive = one("keep_alive", default.keep_alive);
     let response = one("response", default.response);
     let idle = one("idle", default.idle);
-    let drain = one("drain", default.drain);
     Some(Timeouts {
         connect: connect?,
         request_head: request_head?,
         keep_alive: keep_alive?,
         response: response?,
         idle: idle?,
-        drain: drain?,
     })
 }
 
@@ -64,18 +62,10 @@ pub(super) fn limits(at: Option<&At<'_>>, sink: &mut Sink) -> Option<Limits> {
         u32::from(default.headers),
         sink,
     );
-    let buffer_bytes = size(
-        &written,
-        "buffer_bytes",
-        bounds::BUFFER_BYTES,
-        default.buffer_bytes,
-        sink,
-    );
     Some(Limits {
         connections: connections?,
         head_bytes: head_bytes?,
         headers: u16::try_from(headers?).expect("the range of headers ends below 65536"),
-        buffer_bytes: buffer_bytes?,
     })
 }
 
