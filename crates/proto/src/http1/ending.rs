@@ -9,7 +9,8 @@ use super::refusal::Refusal;
 impl Connection {
     /// Ends the exchange if both sides of it are done, or if the response is and the rest of the
     /// request is not worth waiting for.
-    pub(super) fn finish(&mut self, limits: &Limits) -> Option<Event> {
+    /// `has_more`: the caller holds input of the client that is not consumed.
+    pub(super) fn finish(&mut self, limits: &Limits, has_more: bool) -> Option<Event> {
         if self.response != ResponsePhase::Done {
             return None;
         }
@@ -20,6 +21,7 @@ impl Connection {
             return None;
         }
         self.member_closes |= self.has_ended[1];
+        self.client_closes |= self.has_ended[0] && self.stuck[0].is_empty() && !has_more;
         let after = |closes| if closes { After::Close } else { After::Keep };
         let event = Event::Done {
             client: after(self.client_closes),
@@ -83,11 +85,11 @@ impl Connection {
         self.member_closes = true;
         match self.response {
             ResponsePhase::Idle => Event::Wait,
-            ResponsePhase::Done => self.finish(cx.limits).unwrap_or(Event::Wait),
+            ResponsePhase::Done => self.finish(cx.limits, false).unwrap_or(Event::Wait),
             ResponsePhase::Head => Event::BadMember(Refusal::MemberClosed),
             ResponsePhase::Body if self.response_body.end_of_stream(&mut work.out) => {
                 self.response = ResponsePhase::Done;
-                self.finish(cx.limits).unwrap_or(Event::Body)
+                self.finish(cx.limits, false).unwrap_or(Event::Body)
             }
             ResponsePhase::Body => Event::Abort(Refusal::MemberClosed),
         }

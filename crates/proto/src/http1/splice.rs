@@ -61,6 +61,6 @@ impl Connection {
                 Side::Member => self.response = ResponsePhase::Done,
             }
         }
-        self.finish(cx.limits).unwrap_or(Event::Body)
+        self.finish(cx.limits, false).unwrap_or(Event::Body)
     }
 }

@@ -12,7 +12,11 @@ impl Connection {
         match self.request {
             RequestPhase::Head => self.find_request(cx, input, work),
             RequestPhase::Body => self.pass_request_body(cx, input, work),
-            RequestPhase::Done => Step::new(self.finish(cx.limits).unwrap_or(Event::Wait), 0),
+            RequestPhase::Done => Step::new(
+                self.finish(cx.limits, !input.is_empty())
+                    .unwrap_or(Event::Wait),
+                0,
+            ),
             RequestPhase::Closed => Step::new(Event::NeedMore, input.len()),
         }
     }
@@ -72,7 +76,11 @@ impl Connection {
             }
         };
         let Some(mut step) = self.progress(Side::Client, cx, passed) else {
-            return Step::new(self.finish(cx.limits).unwrap_or(Event::NeedMore), 0);
+            return Step::new(
+                self.finish(cx.limits, !input.is_empty())
+                    .unwrap_or(Event::NeedMore),
+                0,
+            );
         };
         if self.request_body.wire == Wire::Discard {
             self.discarded_bytes += step.consumed as u64;
@@ -80,7 +88,7 @@ impl Connection {
         if self.request_body.is_done() {
             self.request = RequestPhase::Done;
         }
-        if let Some(event) = self.finish(cx.limits) {
+        if let Some(event) = self.finish(cx.limits, step.consumed < input.len()) {
             step.event = event;
         }
         step
@@ -89,12 +97,12 @@ impl Connection {
     pub(super) fn step_member(&mut self, cx: &Context<'_>, input: &[u8], work: &mut Work) -> Step {
         match self.response {
             ResponsePhase::Idle | ResponsePhase::Done if input.is_empty() => {
-                Step::new(self.finish(cx.limits).unwrap_or(Event::NeedMore), 0)
+                Step::new(self.finish(cx.limits, false).unwrap_or(Event::NeedMore), 0)
             }
             ResponsePhase::Idle => Step::new(Event::BadMember(Refusal::Unsolicited), 0),
             ResponsePhase::Done => {
                 self.member_closes = true;
-                let event = self.finish(cx.limits).unwrap_or(Event::NeedMore);
+                let event = self.finish(cx.limits, false).unwrap_or(Event::NeedMore);
                 Step::new(event, input.len())
             }
             ResponsePhase::Head => self.find_response(cx, input, work),
@@ -152,7 +160,7 @@ impl Connection {
             // again.
             self.member_closes |= step.consumed < input.len();
         }
-        if let Some(event) = self.finish(cx.limits) {
+        if let Some(event) = self.finish(cx.limits, false) {
             step.event = event;
         }
         step

@@ -592,6 +592,16 @@ fn a_client_that_asks_and_closes_its_half_gets_all_responses() {
 }
 
 #[test]
+fn a_client_that_closes_its_half_inside_the_response_is_closed_behind_it() {
+    let mut driver = Driver::new();
+    driver.client(GET);
+    driver.member("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nh");
+    driver.input(&Input::End(Side::Client));
+    driver.member("i");
+    assert_eq!(driver.seen.last(), Some(&done(After::Close, After::Keep)));
+}
+
+#[test]
 fn a_member_that_answers_and_closes_is_read_to_its_end() {
     let mut driver = Driver::new();
     driver.client(GET);
