@@ -13,6 +13,7 @@ mod run;
 mod stream;
 mod tally;
 
+pub(crate) use http::OBJECT_SEED;
 pub use plan::{Answer, Command, Plan, Workload, WorkloadKind};
 pub use run::run;
 pub use tally::{Failure, Flow, Outcome, Report, Tally};

@@ -5,5 +5,13 @@
 //! server ([`server`]), the cluster, and the one that makes changes and judges.
 
 pub mod client;
+pub mod cluster;
+pub mod judge;
+pub mod machine;
+pub mod runner;
+pub mod script;
 pub mod server;
+pub mod show;
+pub mod topology;
 pub mod wire;
+pub mod world;

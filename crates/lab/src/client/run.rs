@@ -591,6 +591,13 @@ impl<W: Write> Clients<W> {
             duration_ms: duration_us / 1_000,
             total: Tally::default(),
             workloads: std::collections::BTreeMap::new(),
+            http: self
+                .plan
+                .workloads
+                .iter()
+                .filter(|workload| workload.kind.is_http())
+                .map(|workload| workload.name.clone())
+                .collect(),
             retransmits: at_end.saturating_sub(at_begin),
             retransmits_before: before,
             before_ms: before_us / 1_000,

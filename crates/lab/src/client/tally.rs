@@ -88,6 +88,8 @@ pub struct Report {
     pub total: Tally,
     /// By workload's name.
     pub workloads: BTreeMap<String, Tally>,
+    /// Names of the workloads that speak HTTP.
+    pub http: Vec<String>,
     /// Segments that the clients sent again in the window, and in a window of the same length just before it.
     pub retransmits: u64,
     pub retransmits_before: u64,

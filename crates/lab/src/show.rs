@@ -1,0 +1,216 @@
+//! What a person sees while a script runs, and the table at its end.
+//!
+//! On a terminal the line of the step that runs is written anew; piped, each thing is a line of its own. All of it
+//! goes to standard error if standard output is a document for programs.
+
+use std::fs;
+use std::io::{IsTerminal, Write, stderr, stdout};
+use std::time::Instant;
+
+use crate::judge::{Document, StepResult};
+use crate::script::Action;
+use crate::world::World;
+
+/// Lines of each log that are shown when a lab fails.
+const LOG_LINES: usize = 8;
+
+/// Where progress goes.
+#[derive(Debug)]
+pub struct Show {
+    is_json: bool,
+    is_terminal: bool,
+    began: Instant,
+    step: String,
+}
+
+impl Show {
+    pub fn new(is_json: bool) -> Self {
+        let is_terminal = if is_json {
+            stderr().is_terminal()
+        } else {
+            stdout().is_terminal()
+        };
+        Self {
+            is_json,
+            is_terminal,
+            began: Instant::now(),
+            step: String::new(),
+        }
+    }
+
+    fn write(&self, text: &str) {
+        // A reader that has gone must not end a run that still has a lab to take down.
+        let _ = if self.is_json {
+            stderr().write_all(text.as_bytes())
+        } else {
+            stdout()
+                .write_all(text.as_bytes())
+                .and_then(|()| stdout().flush())
+        };
+    }
+
+    /// One line.
+    pub fn line(&mut self, text: &str) {
+        let at = self.began.elapsed().as_secs();
+        self.write(&format!("{at:>4} s  {text}\n"));
+    }
+
+    /// A step begins.
+    pub fn begin(&mut self, name: &str) {
+        name.clone_into(&mut self.step);
+        self.progress("steady load");
+    }
+
+    /// It does something.
+    pub fn action(&mut self, action: &Action) {
+        let text = serde_json::to_string(action).unwrap_or_default();
+        self.progress(&text.replace(['{', '}', '"'], "").replace(':', " "));
+    }
+
+    fn progress(&mut self, what: &str) {
+        if self.is_terminal {
+            let at = self.began.elapsed().as_secs();
+            self.write(&format!("\r\x1b[K{at:>4} s  {}: {what}", self.step));
+        } else {
+            let text = format!("{}: {what}", self.step);
+            self.line(&text);
+        }
+    }
+
+    /// A step ended.
+    pub fn step(&mut self, result: &StepResult) {
+        if self.is_terminal {
+            self.write("\r\x1b[K");
+        }
+        let verdict = if result.faults.is_empty() {
+            "kept"
+        } else {
+            "BROKEN"
+        };
+        let text = format!(
+            "{verdict}: {} ({} s): {} connections, {} carried, {} finished, {} told to close, {} lost, longest stall {} ms",
+            result.name,
+            result.seconds,
+            result.connections,
+            result.carried,
+            result.finished,
+            result.told_to_close,
+            result.reset + result.closed_early + result.refused + result.corrupted,
+            result.stall_ms_max
+        );
+        self.line(&text);
+        for fault in &result.faults {
+            self.line(&format!("        {fault}"));
+        }
+    }
+
+    /// The table, or the document.
+    pub fn end(&mut self, document: &Document) -> anyhow::Result<()> {
+        if self.is_json {
+            let mut out = stdout().lock();
+            serde_json::to_writer(&mut out, document)?;
+            out.write_all(b"\n")?;
+            return Ok(());
+        }
+        self.write(&table(document));
+        Ok(())
+    }
+
+    /// The last lines of every log.
+    pub fn logs(&mut self, world: &World) {
+        let folder = world.topology().folder();
+        let mut paths = Vec::new();
+        collect_logs(&folder, &mut paths);
+        paths.sort();
+        for path in paths {
+            let Ok(text) = fs::read_to_string(&path) else {
+                continue;
+            };
+            let lines: Vec<&str> = text.lines().collect();
+            if lines.is_empty() {
+                continue;
+            }
+            self.line(&format!("{}:", path.display()));
+            for line in &lines[lines.len().saturating_sub(LOG_LINES)..] {
+                self.line(&format!("    {line}"));
+            }
+        }
+    }
+}
+
+fn collect_logs(folder: &std::path::Path, to: &mut Vec<std::path::PathBuf>) {
+    for path in fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| Some(entry.ok()?.path()))
+    {
+        if path.is_dir() && !path.ends_with("bpf") {
+            collect_logs(&path, to);
+        } else if path.extension().is_some_and(|extension| extension == "log") {
+            to.push(path);
+        }
+    }
+}
+
+/// A table of all steps: the clients' tally, and the proofs.
+pub fn table(document: &Document) -> String {
+    let width = document
+        .steps
+        .iter()
+        .map(|step| step.name.len())
+        .max()
+        .unwrap_or(0)
+        .max(4);
+    let mut text = format!(
+        "\n{:width$}  {:>6} {:>7} {:>8} {:>5} {:>5} {:>6} {:>7} {:>7} {:>8} {:>11}  proofs\n",
+        "step",
+        "conns",
+        "carried",
+        "finished",
+        "told",
+        "reset",
+        "closed",
+        "refused",
+        "corrupt",
+        "stall ms",
+        "retransmits"
+    );
+    for step in &document.steps {
+        let proofs: Vec<String> = step
+            .proofs
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
+        text.push_str(&format!(
+            "{:width$}  {:>6} {:>7} {:>8} {:>5} {:>5} {:>6} {:>7} {:>7} {:>8} {:>11}  {}\n",
+            step.name,
+            step.connections,
+            step.carried,
+            step.finished,
+            step.told_to_close,
+            step.reset,
+            step.closed_early,
+            step.refused,
+            step.corrupted,
+            step.stall_ms_max,
+            format!("{} ({})", step.retransmits_step, step.retransmits_before),
+            proofs.join(" ")
+        ));
+    }
+    text.push_str(
+        "\nretransmits: the clients' in the step, and in as long a time of steady load before it\n",
+    );
+    for step in document.steps.iter().filter(|step| !step.faults.is_empty()) {
+        text.push_str(&format!(
+            "BROKEN {}: {}\n",
+            step.name,
+            step.faults.join("; ")
+        ));
+    }
+    text.push_str(if document.kept {
+        "kept: every promise held\n"
+    } else {
+        "NOT kept\n"
+    });
+    text
+}
