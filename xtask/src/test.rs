@@ -166,13 +166,11 @@ impl Counts {
     /// `cargo test`: `test result: ok. 5 passed; 0 failed; 1 ignored; ...`. cargo-nextest: `Summary
     /// [ 1.2s] 6 tests run: 5 passed (1 slow), 1 failed, 1 timed out, 2 skipped`.
     fn add(&mut self, line: &str) {
-        let line = line.trim_start();
+        let is_summary = line.trim_start().starts_with("Summary [");
+        // Indented, it is what a failed test had said, which nextest shows again.
         let rest = if let Some(rest) = line.strip_prefix("test result: ") {
             rest
-        } else if let Some((_, rest)) = line
-            .split_once(" run: ")
-            .filter(|_| line.starts_with("Summary ["))
-        {
+        } else if let Some((_, rest)) = line.split_once(" run: ").filter(|_| is_summary) {
             rest
         } else {
             return;

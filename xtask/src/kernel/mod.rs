@@ -19,6 +19,7 @@ pub(crate) mod init;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
@@ -92,7 +93,13 @@ pub(crate) fn verify() -> Result<Outcome> {
 
 fn run_on_kernel(kernel: &Path, verifier: &Path) -> Result<()> {
     let initramfs = kernel.with_file_name("initramfs");
-    fs::write(&initramfs, build_initramfs(verifier)?).context("cannot write the initramfs")?;
+    // The build may have replaced this program's file while it runs; the running one is still there.
+    let init = kernel.with_file_name("init");
+    let this = fs::read("/proc/self/exe").context("cannot read this program")?;
+    fs::write(&init, this).context("cannot write the init program")?;
+    fs::set_permissions(&init, fs::Permissions::from_mode(0o755))?;
+    fs::write(&initramfs, build_initramfs(&init, verifier)?)
+        .context("cannot write the initramfs")?;
     let start = Instant::now();
     let (code, console) = boot(kernel, &initramfs)?;
     let took = start.elapsed().as_secs_f64();
@@ -176,21 +183,22 @@ fn downloaded(folder: &Path, package: &str) -> Result<PathBuf> {
         .with_context(|| format!("apt-get left no {package} in {}", folder.display()))
 }
 
-fn build_initramfs(verifier: &Path) -> Result<Vec<u8>> {
-    let this = std::env::current_exe().context("cannot find this program's file")?;
+fn build_initramfs(init: &Path, verifier: &Path) -> Result<Vec<u8>> {
+    let read =
+        |path: &Path| fs::read(path).with_context(|| format!("cannot read {}", path.display()));
     let mut archive = Archive::default();
     for folder in ["proc", "sys", "dev", "tmp"] {
         archive.folder(folder);
     }
-    archive.program("init", &fs::read(&this)?);
-    archive.program("verify", &fs::read(verifier)?);
-    let mut libraries = shared_libraries(&this)?;
+    archive.program("init", &read(init)?);
+    archive.program("verify", &read(verifier)?);
+    let mut libraries = shared_libraries(init)?;
     libraries.extend(shared_libraries(verifier)?);
     for library in libraries {
         let path = library
             .strip_prefix("/")
             .context("a library without a full path")?;
-        archive.program(&path.to_string_lossy(), &fs::read(&library)?);
+        archive.program(&path.to_string_lossy(), &read(&library)?);
     }
     Ok(archive.finish())
 }

@@ -27,7 +27,11 @@ fn closing_lines_of_both_runners_are_summed() {
 #[test]
 fn other_lines_do_not_count() {
     assert_eq!(
-        counted(&["running 5 tests", "the 3 passed flows were 4 failed"]),
+        counted(&[
+            "running 5 tests",
+            "    test result: FAILED. 0 passed; 1 failed",
+            "the 3 passed flows were 4 failed"
+        ]),
         Counts::default()
     );
 }
