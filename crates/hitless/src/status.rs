@@ -89,7 +89,7 @@ fn render(status: &Status, coloured: bool) -> String {
         let rows: Vec<_> = status.changes.iter().rev().map(change).collect();
         text.push('\n');
         text.push_str(&table::render(
-            &["CHANGE", "AGO", "WHAT", "LEDGER"],
+            &["CHANGE", "AGO", "WHAT IT COST"],
             &rows,
             coloured,
         ));
@@ -188,16 +188,11 @@ fn change(change: &Change) -> Vec<Cell> {
     vec![
         Cell::toned(kind, tone),
         Cell::from(table::age(change.age_ms)),
-        Cell::from(if change.text.is_empty() {
-            "-"
-        } else {
-            &change.text
+        Cell::from(match (&change.ledger, change.text.as_str()) {
+            (_, text) if !text.is_empty() => text.to_owned(),
+            (Some(ledger), _) => ledger.to_string(),
+            (None, _) => "-".to_owned(),
         }),
-        Cell::from(
-            change
-                .ledger
-                .map_or("-".to_owned(), |ledger| ledger.to_string()),
-        ),
     ]
 }
 

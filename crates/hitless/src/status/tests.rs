@@ -66,7 +66,7 @@ fn example() -> Status {
         changes: vec![Change {
             kind: ChangeKind::Upgrade,
             age_ms: 5_000,
-            text: "build 1 to build 2".into(),
+            text: String::new(),
             ledger: Some(ledger),
         }],
     }
@@ -89,9 +89,8 @@ web   127.0.0.1:9001  1       ready  up      1m 1s  3            ?      ?       
 web   127.0.0.1:9002  1       ready  down    500ms  3            ?      ?         no answer in time
 web   127.0.0.1:9003  1       ready  ?       -      3            ?      ?         not probed yet
 
-CHANGE   AGO  WHAT                LEDGER
-upgrade  5s   build 1 to build 2  1 connection: 1 carried (1 by takeover), 0 finished, 0 reset; \
-longest stall 0.9 ms
+CHANGE   AGO  WHAT IT COST
+upgrade  5s   1 connection: 1 carried (1 by takeover), 0 finished, 0 reset; longest stall 0.9 ms
 ";
     assert_eq!(render(&example(), false), expected);
     assert!(render(&example(), true).contains("\u{1b}[31mdown\u{1b}[0m"));

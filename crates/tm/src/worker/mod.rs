@@ -22,7 +22,7 @@ use crate::link::{
     self, KEEPER_STATE_LAYOUT, KeeperFacts, KeeperHello, Role, SNAPSHOT_LAYOUT, ToKeeper, ToWorker,
     WorkerHello,
 };
-use crate::monitor::{Board, MemberHealth, MemberKey};
+use crate::monitor::{Board, MemberHealth, MemberKey, Monitors};
 
 mod adopt;
 #[path = "core.rs"]
@@ -126,6 +126,8 @@ struct Worker {
     hello: KeeperHello,
     slots: Arc<Slots>,
     board: Board,
+    /// `None` until there is a site, and in a successor until it knows what its predecessor knew of members.
+    monitors: Option<Monitors>,
     lanes: Vec<Arc<Inbox>>,
     reports: Receiver<(u32, Report)>,
     wake: Arc<OwnedFd>,
@@ -214,6 +216,7 @@ impl Worker {
             hello,
             slots,
             board,
+            monitors: None,
             lanes,
             reports,
             wake,
@@ -407,6 +410,22 @@ impl Worker {
             });
         }
         self.site = Some(site);
+        match (&self.monitors, &self.site) {
+            (Some(monitors), Some(site)) => monitors.reload(site),
+            _ if self.hello.role == Role::Successor => {}
+            _ => self.start_monitors(),
+        }
+    }
+
+    /// Starts to probe members, unless that is done already.
+    fn start_monitors(&mut self) {
+        let (None, Some(site)) = (&self.monitors, &self.site) else {
+            return;
+        };
+        match Monitors::start(self.board.clone(), site) {
+            Ok(monitors) => self.monitors = Some(monitors),
+            Err(error) => tracing::error!(%error, "members are not probed: no monitors"),
+        }
     }
 
     fn on_takeover(&mut self, packet: &ToWorker, mut fds: Vec<OwnedFd>) {
@@ -459,6 +478,7 @@ impl Worker {
             Some(known) => self.board.import(known),
             None => tracing::warn!("what the predecessor knew of members cannot be read"),
         }
+        self.start_monitors();
     }
 
     fn on_report(&mut self, lane: u32, report: Report) -> Result<(), WorkerError> {
@@ -477,6 +497,7 @@ impl Worker {
             Report::Given | Report::Taken => {
                 self.counts.moved += 1;
                 if self.counts.moved == all {
+                    self.start_monitors();
                     self.tell(&ToKeeper::TakeoverDone)?;
                 }
             }
@@ -497,6 +518,7 @@ impl Worker {
             }
             Report::PredecessorGone => {
                 self.counts.predecessor_gone += 1;
+                self.start_monitors();
                 if self.counts.predecessor_gone + self.counts.moved == all {
                     self.tell(&ToKeeper::OrphansPlease {
                         of: self.hello.predecessor,
