@@ -7,7 +7,13 @@ use std::{env, fs};
 
 use libbpf_cargo::SkeletonBuilder;
 
-const OBJECTS: [&str; 3] = ["director", "ingress", "pass"];
+const OBJECTS: [&str; 5] = [
+    "director",
+    "ingress",
+    "pass",
+    "bench_director",
+    "bench_ingress",
+];
 
 fn main() {
     let sources = Path::new("src/c");

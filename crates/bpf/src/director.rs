@@ -324,7 +324,8 @@ impl Director {
 
     /// Says where packets to a guest go.
     pub fn set_guest(&self, vni: Vni, slot: GuestSlot, hop: &Hop) -> Result<()> {
-        self.guests.set(self.entry(vni, slot)?, hop, &self.grace)
+        self.guests
+            .set(self.entry(vni, slot)?, vni, hop, &self.grace)
     }
 
     pub fn remove_guest(&self, vni: Vni, slot: GuestSlot) -> Result<()> {

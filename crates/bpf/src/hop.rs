@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
 
 use crate::abi::{self, hl_hop, hl_in6};
+use crate::director::Vni;
 use crate::error::{Error, Result};
 use crate::grace::Grace;
 use crate::mapped::Mapped;
@@ -32,7 +33,7 @@ pub struct Hop {
 }
 
 impl Hop {
-    fn to_entry(self) -> Result<hl_hop> {
+    fn to_entry(self, vni: Vni) -> Result<hl_hop> {
         let (family, source, destination) = match (self.source, self.destination) {
             (IpAddr::V4(source), IpAddr::V4(destination)) => {
                 let word = |address: Ipv4Addr| [u32::from_ne_bytes(address.octets()), 0, 0, 0];
@@ -43,17 +44,30 @@ impl Hop {
             }
             _ => return Err(Error::MixedFamilies),
         };
+        // Sums are of 16-bit words as they stand in memory, so the machine's byte order does not matter.
         let halves = |word: &u32| (word & 0xffff) + (word >> 16);
+        let wire = |word: u64| u32::from((word as u16).to_be());
+        let addresses: u32 = source.iter().chain(&destination).map(halves).sum();
+        let vni = (vni.number() << 8).to_be();
+        let outer_sum = addresses
+            + wire(IPPROTO_UDP)
+            + wire(abi::GENEVE_PORT)
+            + wire(GENEVE_START)
+            + halves(&vni)
+            + wire(abi::OPTION_CLASS)
+            + wire(abi::OPTION_TYPE << 8 | OPTION_WORDS);
+        let ip_sum = addresses + wire(0x4500) + wire(0x4000) + wire(64 << 8 | IPPROTO_UDP);
         Ok(hl_hop {
             mac: self.mac,
             source_mac: self.source_mac,
             family,
             mtu: self.mtu.unwrap_or(0),
             ifindex: self.ifindex.unwrap_or(0),
-            address_sum: source.iter().chain(&destination).map(halves).sum(),
+            outer_sum,
             source,
             destination,
-            reserved: [0; 2],
+            ip_sum: if family == 4 { ip_sum } else { 0 },
+            reserved: 0,
         })
     }
 
@@ -72,6 +86,12 @@ impl Hop {
         }
     }
 }
+
+const IPPROTO_UDP: u64 = 17;
+/// Geneve's first two bytes: version 0 with five words of options, and the critical flag.
+const GENEVE_START: u64 = 0x0540;
+/// Words of the option behind its header.
+const OPTION_WORDS: u64 = 4;
 
 /// Guest words and the hops that they name.
 #[derive(Debug)]
@@ -121,8 +141,8 @@ impl HopTable {
     }
 
     /// Makes packets for the word at `entry` take `hop`.
-    pub(crate) fn set(&self, entry: usize, hop: &Hop, grace: &Grace) -> Result<()> {
-        let hop = hop.to_entry()?;
+    pub(crate) fn set(&self, entry: usize, vni: Vni, hop: &Hop, grace: &Grace) -> Result<()> {
+        let hop = hop.to_entry(vni)?;
         let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
         let word = self.words.at(entry).load(Ordering::Acquire);
         // SAFETY: the struct is made of integers without padding, 64 bytes in all (see the layout test).

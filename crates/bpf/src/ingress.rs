@@ -218,7 +218,12 @@ impl Ingress {
 
     /// Says where packets that are passed on to another guest go. They leave where they came in.
     pub fn set_peer(&self, slot: GuestSlot, hop: &Hop) -> Result<()> {
-        self.peers.set(usize::from(slot.number()), hop, &self.grace)
+        self.peers.set(
+            usize::from(slot.number()),
+            self.identity.vni,
+            hop,
+            &self.grace,
+        )
     }
 
     pub fn remove_peer(&self, slot: GuestSlot) {

@@ -52,10 +52,11 @@ struct hl_hop {
 	__u16 family;		/* 4 or 6: of the outer header */
 	__u16 mtu;		/* the underlay's; 0: not checked */
 	__u32 ifindex;		/* where it leaves; 0: where it came in */
-	__u32 address_sum;	/* ones' complement sum of source and destination, not folded */
+	__u32 outer_sum;	/* sum of all that is the same in every packet to it; see geneve.h */
 	__u32 source[4];	/* network order; IPv4 in the first word */
 	__u32 destination[4];
-	__u32 reserved[2];
+	__u32 ip_sum;		/* likewise of the outer IPv4 header */
+	__u32 reserved;
 };
 
 /* A virtual cluster as a director knows it. Keys are little-endian halves of the SipHash key. */

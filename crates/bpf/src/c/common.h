@@ -29,6 +29,11 @@
 #define READ_ONCE(x) (*(const volatile typeof(x) *)&(x))
 #define WRITE_ONCE(x, value) (*(volatile typeof(x) *)&(x) = (value))
 
+/* Programs by default; the benchmark includes their sources and calls them as functions. */
+#ifndef HL_PROGRAM
+#define HL_PROGRAM SEC("xdp")
+#endif
+
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 #endif

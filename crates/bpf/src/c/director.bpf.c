@@ -188,7 +188,7 @@ static __always_inline int director6(struct xdp_md *ctx, void *data, void *end)
 	return direct(ctx, cluster, address, &client, hash);
 }
 
-SEC("xdp")
+HL_PROGRAM
 int director(struct xdp_md *ctx)
 {
 	void *data = (void *)(long)ctx->data;
@@ -242,7 +242,7 @@ static __always_inline int admit_forwarded(struct xdp_md *ctx, struct hl_in6 *so
 }
 
 /* The node's side of a guest's interface: passes all but Geneve that is not re-forwarding. */
-SEC("xdp")
+HL_PROGRAM
 int guest_port(struct xdp_md *ctx)
 {
 	void *data = (void *)(long)ctx->data;

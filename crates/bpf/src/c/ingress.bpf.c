@@ -344,7 +344,11 @@ static __always_inline int admit(struct xdp_md *ctx, struct passage *p, const st
 	if (unlikely(!row))
 		return count(COUNT_no_row, XDP_DROP);
 	p->row = READ_ONCE(*row);
+#ifdef HL_BENCH_WITHOUT_LOOK_UP
+	p->held = HELD_ESTABLISHED;
+#else
 	p->held = look_up(ctx, p);
+#endif
 	return steer(ctx, p);
 }
 
@@ -435,7 +439,7 @@ static __always_inline int take_geneve(struct xdp_md *ctx, struct passage *p, co
 	p->flags = geneve->layout_flags & 0xf;
 	if (unlikely(p->flags & ~(HL_NO_ANSWER | HL_AS_NEW) || geneve->zero))
 		return count(COUNT_drop_option, XDP_DROP);
-	p->word = bpf_be64_to_cpu(geneve->word);
+	p->word = bpf_be64_to_cpu(*(__be64 *)geneve->word);
 	if (unlikely(!is_row(p->word)))
 		return count(COUNT_drop_row, XDP_DROP);
 	p->stamper = bpf_ntohs(geneve->stamper);
@@ -453,7 +457,7 @@ static __always_inline int take_geneve(struct xdp_md *ctx, struct passage *p, co
 	return count(COUNT_drop_geneve, XDP_DROP);
 }
 
-SEC("xdp")
+HL_PROGRAM
 int ingress(struct xdp_md *ctx)
 {
 	void *data = (void *)(long)ctx->data;

@@ -38,7 +38,7 @@ struct client {
 	__u32 acknowledged;	/* network order */
 	__u32 length;		/* of the IP packet */
 	__u32 tcp_offset;	/* from the IP header */
-	__u32 inner_sum;	/* ones' complement sum of the whole packet if its checksums are right, not folded */
+	__u64 inner_sum;	/* ones' complement sum of the whole packet if its checksums are right, not folded */
 	__u8 segment;		/* enum segment */
 	bool is_v6;
 };
@@ -49,11 +49,6 @@ static __always_inline __u32 fold(__u64 sum)
 	sum = (sum & 0xffff) + (sum >> 16);
 	sum = (sum & 0xffff) + (sum >> 16);
 	return (sum & 0xffff) + (sum >> 16);
-}
-
-static __always_inline __u32 halves(__u32 word)
-{
-	return (word & 0xffff) + (word >> 16);
 }
 
 static __always_inline enum parsed parse_tcp(void *tcp_start, void *end, __u32 room, struct client *client)
@@ -81,7 +76,6 @@ static __always_inline enum parsed parse4(struct iphdr *ip, void *end, struct cl
 	__u32 header = ip->ihl * 4;
 	__u32 length = bpf_ntohs(ip->tot_len);
 	__u32 segment_length;
-	__u64 sum;
 
 	if (unlikely(ip->version != 4 || header < sizeof(*ip) || length < header))
 		return PARSED_MALFORMED;
@@ -110,8 +104,8 @@ static __always_inline enum parsed parse4(struct iphdr *ip, void *end, struct cl
 	 * A right header sums to nothing, and a right segment to the complement of its pseudo header. A wrong one
 	 * so leads to a wrong outer checksum, as it should.
 	 */
-	sum = (__u64)ip->saddr + ip->daddr + bpf_htons(IPPROTO_TCP) + bpf_htons(segment_length);
-	client->inner_sum = ~fold(sum) & 0xffff;
+	client->inner_sum = (__u64)(__u32)~ip->saddr + (__u32)~ip->daddr +
+			    (0xffff ^ bpf_htons(IPPROTO_TCP)) + (0xffff ^ bpf_htons(segment_length));
 	return parse_tcp((void *)ip + header, end, segment_length, client);
 }
 
@@ -188,9 +182,12 @@ static __always_inline enum parsed parse6(struct xdp_md *ctx, struct ipv6hdr *ip
 	client->is_v6 = true;
 	client->length = payload + sizeof(*ip);
 	client->tcp_offset = sizeof(*ip) + extensions;
-	__builtin_memcpy(client->addresses, &ip->saddr, 32);
+	client->addresses[0] = *(__u64 *)&ip->saddr;
+	client->addresses[1] = *((__u64 *)&ip->saddr + 1);
+	client->addresses[2] = *((__u64 *)&ip->saddr + 2);
+	client->addresses[3] = *((__u64 *)&ip->saddr + 3);
 	/* The header's sum less the pseudo header's: the addresses are in both, so they need no adding. */
-	sum = halves(*(__u32 *)ip) + ip->payload_len + *(__u16 *)&ip->nexthdr;
+	sum = (__u64)*(__u32 *)ip + ip->payload_len + *(__u16 *)&ip->nexthdr;
 	sum += 0xffff ^ bpf_htons(segment_length);
 	sum += 0xffff ^ bpf_htons(IPPROTO_TCP);
 	if (unlikely(extensions))
