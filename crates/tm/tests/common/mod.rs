@@ -472,6 +472,10 @@ impl Stream {
         }
     }
 
+    pub fn position(&self) -> u64 {
+        self.checked.load(Ordering::Relaxed)
+    }
+
     /// Waits for more bytes than now to be checked.
     pub fn wait_progress(&self) {
         let now = self.checked.load(Ordering::Relaxed);
