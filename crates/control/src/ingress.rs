@@ -330,14 +330,10 @@ impl Ingress {
 
     fn tick(&mut self) {
         let now = clock::now();
-        if let Some(running) = &mut self.running {
-            if running
-                .machine
-                .deadline()
-                .is_some_and(|deadline| deadline <= now)
-            {
-                running.machine.handle(now, Input::Tick);
-            }
+        if let Some(running) = &mut self.running
+            && running.machine.deadline().is_some_and(|due| due <= now)
+        {
+            running.machine.handle(now, Input::Tick);
         }
         self.act();
         if self.report_due <= Instant::now() {

@@ -9,6 +9,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod bpf;
 pub mod clock;
 pub mod controller;
 pub mod file;
@@ -17,5 +18,6 @@ pub mod kernel;
 pub mod lease;
 pub mod link;
 pub mod message;
+pub mod netns;
 pub mod node;
 pub mod plane;

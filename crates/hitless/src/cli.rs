@@ -4,7 +4,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 use crate::exit::Exit;
-use crate::{check, order, serve, status, tm, version, worker};
+use crate::{check, cluster, controller, ingress, node, order, serve, status, tm, version, worker};
 
 /// A load balancer that keeps every connection through its own changes.
 #[derive(Parser, Debug)]
@@ -39,6 +39,27 @@ enum Command {
     Metrics(order::Options),
     /// The traffic manager of a guest: `serve` with a run folder of its own
     Tm(tm::Options),
+    /// Show nodes, guests, buckets, changes or the virtual cluster
+    Get(cluster::GetOptions),
+    /// Give the cluster a site file
+    Apply(cluster::ApplyOptions),
+    /// Add a node or a guest to the cluster
+    Add(cluster::AddOptions),
+    /// Take a node or a guest out of the cluster
+    Remove(cluster::RemoveOptions),
+    /// Lead new connections past a guest or a node, until it holds none
+    Drain(cluster::DrainOptions),
+    /// End a drain, half-way or when it is done
+    Undrain(cluster::UndrainOptions),
+    /// Set how many guests the cluster has
+    Scale(cluster::ScaleOptions),
+    /// The cluster's controller: API, orders, the bucket table
+    Controller(controller::Options),
+    /// A node's agent: its director and its guests
+    Node(node::Options),
+    /// Started in a guest by its node's agent, never by hand
+    #[command(hide = true)]
+    Ingress(ingress::Options),
     /// Started by a keeper, never by hand
     #[command(hide = true)]
     Worker(worker::Options),
@@ -54,6 +75,16 @@ impl Cli {
             Command::Upgrade(options) => order::upgrade(&options),
             Command::Stop(options) => order::stop(&options),
             Command::Metrics(options) => order::metrics(&options),
+            Command::Get(options) => cluster::get(&options),
+            Command::Apply(options) => cluster::apply(&options),
+            Command::Add(options) => cluster::add(&options),
+            Command::Remove(options) => cluster::remove(&options),
+            Command::Drain(options) => cluster::drain(&options),
+            Command::Undrain(options) => cluster::undrain(&options),
+            Command::Scale(options) => cluster::scale(&options),
+            Command::Controller(options) => controller::run(options),
+            Command::Node(options) => node::run(options),
+            Command::Ingress(options) => ingress::run(options),
             Command::Tm(options) => tm::run(options),
             Command::Worker(options) => worker::run(&options),
         }

@@ -5,9 +5,13 @@
 
 mod check;
 mod cli;
+mod cluster;
+mod controller;
 mod exit;
 mod find;
+mod ingress;
 mod logging;
+mod node;
 mod order;
 mod output;
 mod serve;

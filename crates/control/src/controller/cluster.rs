@@ -281,7 +281,11 @@ fn check(records: &Records, view: &View<'_>, order: &Order) -> Result<(), ApiErr
         Order::RemoveNode { node: name, .. } => node(name).map(|_| ()),
         Order::AddGuest { guest, node: on } => {
             let on_record = node(on)?;
-            if records.guests.contains_key(guest) {
+            if records.site.generation == 0 {
+                let text =
+                    "apply a site configuration first: a guest has nothing to serve without one";
+                Err(ApiError::new(ErrorCode::Refused, text))
+            } else if records.guests.contains_key(guest) {
                 Err(conflict(format!("there is a guest \"{guest}\" already")))
             } else if on_record.wanted == NodeWanted::Leave {
                 Err(conflict(format!("node \"{on}\" is being removed")))
@@ -557,10 +561,10 @@ fn is_removed(records: &mut Records, view: &View<'_>, name: &str) -> bool {
     let Some(guest) = records.guests.get(name) else {
         return true;
     };
-    let node_is_gone = !records
+    let node_is_gone = records
         .nodes
         .get(&guest.node)
-        .is_some_and(|node| node.kernel.is_some());
+        .is_none_or(|node| node.kernel.is_none());
     let is_gone = guest.boot.is_none()
         && (node_is_gone
             || view

@@ -6,7 +6,7 @@ use hitless_api::{
     VirtualCluster, Wait, WaitCode,
 };
 use hitless_core::ledger::Ledger;
-use hitless_core::row::{BUCKETS, Bucket, GuestSlot, Row};
+use hitless_core::row::{BUCKETS, Bucket, GuestSlot};
 use hitless_core::table::controller::WaitReason;
 use hitless_core::table::message::Party;
 use hitless_core::table::step::{Entry, Stage, Standing, Wait as TableWait, Why};
@@ -360,25 +360,29 @@ impl Controller {
     }
 
     fn buckets(&self) -> Vec<BucketRun> {
-        let mut runs: Vec<(u16, u16, Row, Stage)> = Vec::new();
+        let mut runs: Vec<(u16, u16, Entry, Stage)> = Vec::new();
         for number in 0..BUCKETS {
             let number = number as u16;
-            let (row, stage) = self.table.row(Bucket(number));
+            let Some((entry, stage)) = self.table.bucket(Bucket(number)) else {
+                break;
+            };
+            let is_like = |before: &Entry, at: Stage| {
+                at == stage && before.why == entry.why && before.row.slots().eq(entry.row.slots())
+            };
             match runs.last_mut() {
-                Some((_, last, before, at)) if *at == stage && before.slots().eq(row.slots()) => {
-                    *last = number
-                }
-                _ => runs.push((number, number, row, stage)),
+                Some((_, last, before, at)) if is_like(before, *at) => *last = number,
+                _ => runs.push((number, number, entry, stage)),
             }
         }
-        let run = |(first, last, row, stage): (u16, u16, Row, Stage)| BucketRun {
-            first,
-            last,
-            row: row.slots().map(|slot| self.guest_name(slot)).collect(),
-            slots: row.slots().map(GuestSlot::number).collect(),
-            sequence: row.sequence().0,
-            reason: reason(why, stage),
-        };
+        let run =
+            |(first, last, Entry { row, why, .. }, stage): (u16, u16, Entry, Stage)| BucketRun {
+                first,
+                last,
+                row: row.slots().map(|slot| self.guest_name(slot)).collect(),
+                slots: row.slots().map(GuestSlot::number).collect(),
+                sequence: row.sequence().0,
+                reason: reason(why, stage),
+            };
         runs.into_iter().map(run).collect()
     }
 
@@ -468,6 +472,7 @@ fn wait_code(wait: &WaitReason) -> WaitCode {
         TableWait::Connections(_) => WaitCode::ConnectionsLive,
         TableWait::Suspect(_) => WaitCode::LeaseRuns,
         TableWait::RowFull | TableWait::Owner(_) => WaitCode::RowBusy,
+        TableWait::Stray(_) => WaitCode::Other,
         TableWait::NoGuest => WaitCode::NoGuest,
     }
 }

@@ -125,11 +125,8 @@ fn decode(bytes: &[u8]) -> Option<Page> {
     }
     let entries = entries.iter().map(|bytes| {
         let word = |at: usize| Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
-        let slot = |at: usize| {
-            Some(GuestSlot::new(u16::from_le_bytes(
-                bytes.get(at..at + 2)?.try_into().ok()?,
-            )))
-        };
+        let short = |at: usize| Some(u16::from_le_bytes(bytes.get(at..at + 2)?.try_into().ok()?));
+        let slot = |at: usize| Some(GuestSlot::new(short(at)?));
         Some(Entry {
             row: Row::from_word(word(0)?)?,
             before: Row::from_word(word(8)?)?,
@@ -137,6 +134,7 @@ fn decode(bytes: &[u8]) -> Option<Page> {
                 owner: slot(16)?,
                 standby: slot(18)?,
             },
+            why: *WHY.get(usize::from(short(20)?))?,
         })
     });
     Some(Page {
@@ -166,6 +164,7 @@ mod tests {
                 owner: Some(slots[0]),
                 standby: None,
             },
+            why: Why::HolderAppended,
         };
         let page = Page {
             schema: SCHEMA,
@@ -175,6 +174,7 @@ mod tests {
             schema: SCHEMA,
             generation: Generation(generation),
             trust: Generation(1),
+            last_slot: 7,
             guests: BTreeMap::new(),
         };
         let pages: Vec<_> = (0..64).map(|number| (number, page.clone())).collect();
