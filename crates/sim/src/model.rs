@@ -67,14 +67,20 @@ fn find(only: Option<&str>, limit: usize) -> bool {
         .filter(|mutant| only.is_none_or(|only| only == mutant.name))
     {
         let began = Instant::now();
-        let found = search(&mutant.rules(), State::new(mutant.budget), limit);
+        let rules = mutant.rules();
+        let Some(start) = trace::after(&rules, State::new(mutant.budget), mutant.prefix) else {
+            println!("{:28} its prefix is not possible", mutant.name);
+            is_good = false;
+            continue;
+        };
+        let found = search(&rules, start, limit);
         let ms = began.elapsed().as_millis();
         match found.counterexample {
             Some((violation, actions)) => {
                 println!(
                     "{:28} {violation:?} in {} steps, {} states, {ms} ms",
                     mutant.name,
-                    actions.len(),
+                    mutant.prefix.len() + actions.len(),
                     found.states
                 );
                 let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("traces");
@@ -103,11 +109,22 @@ fn wide(limit: usize) -> bool {
     println!(
         "bounds: rows, wishes, program crashes, kernel crashes, suspicions, rebirths, packets in flight"
     );
-    for of in WIDE {
+    let begins = WIDE
+        .iter()
+        .map(|of| ("at rest", budget(*of), [].as_slice()));
+    let deep = MUTANTS.iter().filter(|mutant| !mutant.prefix.is_empty());
+    let deep = deep.map(|mutant| (mutant.name, mutant.budget, mutant.prefix));
+    for (name, budget, prefix) in begins.chain(deep) {
         let began = Instant::now();
-        let found = search(&Rules::ALL, State::new(budget(*of)), limit);
+        let Some(start) = trace::after(&Rules::ALL, State::new(budget), prefix) else {
+            println!("{name}: its prefix is not possible");
+            is_good = false;
+            continue;
+        };
+        let found = search(&Rules::ALL, start, limit);
         println!(
-            "{of:?} {} states, depth {}, complete: {}, {} ms",
+            "{name} {:?} {} states, depth {}, complete: {}, {} ms",
+            budget.numbers(),
             found.states,
             found.depth,
             found.is_complete,

@@ -223,7 +223,6 @@ pub fn next_row(rules: &Rules, entry: &Entry, stage: Stage, view: &impl View) ->
         if entry.before.slots().any(must_withdraw) {
             return written(entry, entry.before.slots(), Why::Withdrawn);
         }
-        return Next::Wait(Wait::Stage(stage));
     }
     if stage != Stage::Done && rules.barrier {
         return Next::Wait(Wait::Stage(stage));

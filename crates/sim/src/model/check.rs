@@ -71,7 +71,10 @@ pub fn reach(rules: &Rules, state: &State) -> Option<Violation> {
 fn somebody_listens(state: &State, row: Code) -> bool {
     row.row().slots().any(|slot| {
         let guest = &state.guests[index(slot)];
-        guest.is_alive && guest.listens && guest.row.row().contains(slot)
+        let has_row = guest.row.row().contains(slot);
+        // A guest that acknowledged the newest row is counted on, whatever it has.
+        let is_counted_on = guest.has_acknowledged && state.row.row().contains(slot);
+        guest.is_alive && guest.listens && (has_row || is_counted_on)
     })
 }
 
@@ -124,7 +127,11 @@ impl Walk<'_> {
                         Kind::Data(home) => at == usize::from(home),
                         Kind::Syn => guest.kernel != Kernel::Nothing,
                     },
-                    Verdict::Answer | Verdict::Drop(_) => false,
+                    // A suspect that was passed over is silent; the next row takes the packet elsewhere.
+                    Verdict::Drop(_) => {
+                        guest.standing != Seen::Serving && guest.row != self.state.row
+                    }
+                    Verdict::Answer => false,
                 },
             )
     }

@@ -11,7 +11,51 @@ pub struct Mutant {
     pub name: &'static str,
     pub clear: fn(&mut Rules),
     pub budget: Budget,
+    /// Steps from which the search starts, so that it finds deep counterexamples in little time.
+    pub prefix: &'static [&'static str],
 }
+
+/// The standby leaves: guest 1 alone has the bucket.
+const LONE: &[&str] = &[
+    "wish g1 alone",
+    "controller writes",
+    "g3 takes row",
+    "g3 counts zero",
+    "g1 takes row",
+    "g2 takes row",
+    "d1 takes row",
+    "d2 takes row",
+];
+
+/// The same, with a SYN under way to the guest that left.
+const LONE_WITH_OLD_SYN: &[&str] = &[
+    "send SYN by d1 believing g1 dead",
+    "wish g1 alone",
+    "controller writes",
+    "g3 takes row",
+    "g3 counts zero",
+    "g1 takes row",
+    "g2 takes row",
+    "d1 takes row",
+    "d2 takes row",
+];
+
+/// Guest 2 leads, guests 1 and 3 are still to leave.
+const SHIFTED: &[&str] = &[
+    "wish g2 alone",
+    "controller writes",
+    "g1 takes row",
+    "g3 takes row",
+    "g2 takes row",
+    "d1 takes row",
+    "d2 takes row",
+    "controller writes",
+    "g1 takes row",
+    "g2 takes row",
+    "g3 takes row",
+    "d1 takes row",
+    "d2 takes row",
+];
 
 impl Mutant {
     pub fn rules(&self) -> Rules {
@@ -45,12 +89,31 @@ pub const fn budget(of: [u8; 7]) -> Budget {
 
 macro_rules! mutant {
     ($rule:ident, $budget:expr) => {
+        mutant!($rule, $budget, &[])
+    };
+    ($rule:ident, $budget:expr, $prefix:expr) => {
         Mutant {
             name: stringify!($rule),
             clear: |rules| rules.$rule = false,
             budget: budget($budget),
+            prefix: $prefix,
         }
     };
+}
+
+impl Budget {
+    /// In the order of [`budget`].
+    pub const fn numbers(&self) -> [u8; 7] {
+        [
+            self.rows,
+            self.wishes,
+            self.program_crashes,
+            self.kernel_crashes,
+            self.suspicions,
+            self.rebirths,
+            self.packets,
+        ]
+    }
 }
 
 /// All rules that break something within their bounds.
@@ -59,28 +122,32 @@ pub const MUTANTS: &[Mutant] = &[
     mutant!(check_initial_sequence, [0, 0, 0, 0, 0, 0, 2]),
     mutant!(look_up_always, [0, 0, 0, 0, 0, 0, 2]),
     mutant!(restamp_data, [2, 1, 0, 0, 0, 0, 2]),
-    mutant!(restamp_syn, [2, 1, 0, 0, 0, 0, 2]),
-    mutant!(restamp_syn_with_self, [2, 1, 0, 0, 0, 0, 2]),
+    mutant!(restamp_syn, [2, 1, 0, 0, 0, 0, 1]),
+    mutant!(restamp_syn_with_self, [1, 1, 1, 0, 0, 0, 1]),
     mutant!(restamp_syn_unless_head, [2, 1, 0, 0, 0, 0, 2]),
     mutant!(restamp_by_own_belief, [2, 1, 0, 1, 0, 0, 2]),
     mutant!(restamp_ignores_old_order, [2, 1, 0, 1, 0, 0, 2]),
     mutant!(pass_syn_when_not_listening, [0, 0, 1, 0, 0, 0, 2]),
-    mutant!(accept_only_when_listed, [2, 1, 0, 0, 0, 0, 2]),
-    mutant!(answer_only_for_own_row, [2, 1, 0, 0, 0, 0, 2]),
-    mutant!(set_no_answer, [2, 1, 1, 0, 0, 0, 2]),
-    mutant!(lease_to_answer, [1, 1, 0, 0, 1, 0, 2]),
+    mutant!(
+        accept_only_when_listed,
+        [2, 2, 0, 0, 0, 0, 2],
+        LONE_WITH_OLD_SYN
+    ),
+    mutant!(answer_only_for_own_row, [1, 1, 1, 0, 0, 0, 2]),
+    mutant!(set_no_answer, [2, 2, 1, 0, 0, 0, 2], LONE_WITH_OLD_SYN),
+    mutant!(lease_to_answer, [2, 2, 0, 0, 1, 0, 1], LONE),
     mutant!(count_half_open, [2, 1, 0, 0, 0, 0, 2]),
     mutant!(leaver_first, [1, 1, 0, 0, 0, 0, 2]),
     mutant!(one_leaves_per_row, [3, 1, 0, 0, 0, 0, 2]),
-    mutant!(joiner_last, [2, 1, 0, 0, 0, 0, 2]),
-    mutant!(guests_before_directors, [2, 1, 0, 0, 0, 0, 2]),
-    mutant!(barrier, [3, 1, 0, 0, 0, 0, 2]),
+    mutant!(joiner_last, [2, 2, 0, 0, 0, 0, 2], LONE_WITH_OLD_SYN),
+    mutant!(guests_before_directors, [2, 1, 0, 0, 0, 0, 1]),
+    mutant!(barrier, [4, 1, 0, 0, 0, 0, 1], SHIFTED),
     mutant!(suspect_to_tail, [2, 0, 0, 0, 1, 0, 2]),
-    mutant!(new_slot_for_new_kernel, [2, 1, 0, 1, 0, 1, 2]),
-    mutant!(lease_wait, [2, 1, 0, 0, 1, 0, 2]),
-    mutant!(lease_wait_for_every_row, [2, 1, 0, 0, 1, 0, 2]),
-    mutant!(lease_back_with_newest_row, [2, 1, 0, 0, 1, 0, 2]),
-    mutant!(append_holder, [2, 1, 0, 0, 1, 0, 2]),
+    mutant!(new_slot_for_new_kernel, [1, 1, 0, 1, 0, 1, 1], LONE),
+    mutant!(lease_wait, [2, 2, 0, 0, 1, 0, 1], LONE),
+    mutant!(lease_wait_for_every_row, [2, 2, 0, 0, 1, 0, 1], LONE),
+    mutant!(lease_back_with_newest_row, [2, 2, 0, 0, 1, 0, 1], LONE),
+    mutant!(append_holder, [2, 1, 0, 0, 1, 0, 1]),
 ];
 
 /// Searches in which all rules hold; the first few are small enough for every test run.

@@ -8,8 +8,8 @@ use hitless_core::rules::Rules;
 use hitless_core::steer::{Held, Hop, Packet, Segment, Stamp, Verdict, director, ingress};
 use hitless_core::table::message::{DirectorId, Party};
 use hitless_core::table::step::{
-    Entry, Live, Next, Stage, Standing, View, Why, counts_before_leaving, is_news, leaves,
-    may_trust_again, next_row, owes, slot_of_new_kernel, stage_of,
+    Entry, Live, Next, Stage, Standing, View, Why, counts_before_leaving, is_news, may_trust_again,
+    next_row, owes, slot_of_new_kernel, stage_of,
 };
 
 use super::state::{Client, Code, InFlight, Kernel, Kind, Seen, State, index, slot};
@@ -141,6 +141,9 @@ pub enum Violation {
     SynReach,
     /// I2: two kernels hold the connection as established.
     TwoHomes,
+    /// I3: a SYN from before the newest row started a connection at a guest that does not lead, and that believes the
+    /// head alive, although all have the row and its head listens.
+    NewGoesOld,
     /// I4: a move does not settle.
     Stuck,
 }
@@ -350,7 +353,8 @@ impl Steps {
                 continue;
             }
             seen.push(verdict);
-            let violation = take(&mut next, state, &packet, verdict);
+            let violation = take(&mut next, state, &packet, verdict)
+                .or_else(|| new_goes_old(rules, state, &packet, verdict, dead));
             self.push(
                 Action::Arrive {
                     packet: number,
@@ -425,7 +429,7 @@ impl Steps {
                 self.push(Action::Wish { owner, standby }, next, None);
             }
         } else if state.budget.wishes > 0 && stage == Stage::Done {
-            for (owner, standby) in [(0, 2), (0, 7), (2, 0)] {
+            for (owner, standby) in [(0, 2), (0, 7), (2, 0), (1, 7), (1, 2)] {
                 let mut next = *state;
                 next.wish = (owner, standby);
                 next.budget.wishes -= 1;
@@ -520,16 +524,20 @@ impl Steps {
             self.push(Action::Destroyed { guest: number }, next, None);
         }
         let mut next = *state;
-        if !guest.is_alive && guest.standing != Seen::Absent && state.budget.rebirths > 0 {
+        let is_known = !matches!(guest.standing, Seen::Absent | Seen::Gone);
+        if !guest.is_alive && is_known && state.budget.rebirths > 0 {
             let new = index(slot_of_new_kernel(rules, slot(at), slot(3)));
-            next.guests[at].standing = Seen::Gone;
+            // In its old slot nobody sees that it is another kernel.
+            if new != at {
+                next.guests[at].standing = Seen::Gone;
+                next.guests[new].standing = Seen::Serving;
+                next.guests[new].has_acknowledged = false;
+            }
             let born = &mut next.guests[new];
             born.row = Code(0);
             born.is_alive = true;
             born.listens = true;
             born.has_lease = true;
-            born.standing = Seen::Serving;
-            born.has_acknowledged = false;
             next.budget.rebirths -= 1;
             self.push(Action::Reborn { guest: number }, next, None);
         }
@@ -650,7 +658,26 @@ fn reset(state: &State, packet: &InFlight) -> Option<Violation> {
     }
 }
 
-/// Whether the guest leaves by the newest row, for traces.
-pub fn is_leaving(state: &State, guest: usize) -> bool {
-    leaves(&state.entry(), slot(guest))
+/// I3.
+fn new_goes_old(
+    rules: &Rules,
+    state: &State,
+    packet: &InFlight,
+    verdict: Verdict,
+    dead: Option<u8>,
+) -> Option<Violation> {
+    let row = state.row.row();
+    let head = index(row.head()?);
+    let guest = &state.guests[head];
+    let is_old = row.sequence().is_newer_than(packet.word.row().sequence());
+    let is_wrong = verdict == Verdict::Accept
+        && is_old
+        && dead.is_none()
+        && usize::from(packet.to) != head
+        && guest.is_alive
+        && guest.listens
+        && guest.row == state.row
+        && state.guests[usize::from(packet.to)].row == state.row
+        && state.stage(rules, &state.entry()) == Stage::Done;
+    is_wrong.then_some(Violation::NewGoesOld)
 }

@@ -26,6 +26,19 @@ pub struct Trace {
     pub steps: Vec<String>,
 }
 
+/// The state after these steps, all of which must be possible.
+pub fn after(rules: &Rules, start: State, lines: &[&str]) -> Option<State> {
+    let mut steps = Steps::new();
+    lines.iter().try_fold(start, |state, line| {
+        steps.of(rules, &state);
+        let step = steps
+            .next
+            .iter()
+            .find(|(action, _, _)| action.to_string() == *line);
+        step.map(|(_, next, _)| *next)
+    })
+}
+
 /// The text of a counterexample.
 pub fn write(mutant: &Mutant, violation: Violation, actions: &[Action]) -> String {
     let Budget {
@@ -42,6 +55,9 @@ pub fn write(mutant: &Mutant, violation: Violation, actions: &[Action]) -> Strin
          violation {violation:?}\n",
         mutant.name
     );
+    for step in mutant.prefix {
+        writeln!(text, "{step}").expect("a string takes all");
+    }
     for action in actions {
         writeln!(text, "{action}").expect("a string takes all");
     }
