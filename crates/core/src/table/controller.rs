@@ -334,8 +334,8 @@ impl Controller {
                 self.inventory.suspected.remove(&slot);
             }
             Input::Connected(party) => self.connected(party),
-            Input::FromAgent { from, message } => self.from_agent(now, from, message),
-            Input::FromGuest { from, message } => self.from_guest(now, from, message),
+            Input::FromAgent { from, message } => self.hear_agent(now, from, message),
+            Input::FromGuest { from, message } => self.hear_guest(now, from, message),
             Input::Tick => {}
         }
         self.last_now = self.last_now.max(now);

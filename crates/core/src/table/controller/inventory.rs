@@ -173,7 +173,7 @@ impl Inventory {
 }
 
 impl Controller {
-    pub(super) fn from_agent(&mut self, now: Time, from: DirectorId, message: FromAgent) {
+    pub(super) fn hear_agent(&mut self, now: Time, from: DirectorId, message: FromAgent) {
         let is_listed = |policy: &Policy| policy.directors.contains(&from);
         if !self.inventory.policy.as_ref().is_some_and(is_listed) {
             return;
@@ -193,7 +193,7 @@ impl Controller {
         }
     }
 
-    pub(super) fn from_guest(&mut self, now: Time, from: GuestSlot, message: FromGuest) {
+    pub(super) fn hear_guest(&mut self, now: Time, from: GuestSlot, message: FromGuest) {
         if !self
             .header
             .as_ref()
