@@ -110,7 +110,7 @@ impl Held {
         }
     }
 
-    /// What a worker that died owned, as packets for the one that goes on, per lane; and forgets what nobody owns.
+    /// What no living worker owns, as packets for the one that goes on, per lane; and forgets what nobody uses.
     pub(super) fn orphans(&mut self, slots: &Slots, dead: u32, living: &[u32]) -> Vec<Vec<Packet>> {
         (0..self.lanes.len())
             .map(|lane| self.orphans_of_lane(slots, lane, dead, living))
@@ -136,7 +136,7 @@ impl Held {
                 stale.push(index);
                 continue;
             }
-            if shared.owner.load(Ordering::Relaxed) == dead {
+            if !living.contains(&shared.owner.load(Ordering::Relaxed)) {
                 wanted.push(index);
             }
             for pipe in &shared.pipes {

@@ -201,7 +201,16 @@ impl Keeper {
                 self.last_refusal = text;
                 self.fail_takeover();
             }
-            ToKeeper::OrphansPlease { of } => self.send_orphans(which, of),
+            ToKeeper::OrphansPlease { of } => {
+                self.send_orphans(which, of);
+                // After its predecessor's death in the takeover, this one has all there is now.
+                if matches!(self.job, Some(Job::Upgrade { .. })) && self.next.is_none() {
+                    if let Some(worker) = &mut self.current {
+                        worker.deadline_us = None;
+                    }
+                    self.finish_upgrade();
+                }
+            }
             ToKeeper::Text { id } => {
                 let text = fds
                     .first()

@@ -206,7 +206,7 @@ impl EventLoop {
         );
     }
 
-    /// The keeper has sent all: what is still the dead one's, it had no descriptors of.
+    /// The keeper has sent all, and this is the only worker: what is still another's, it had no descriptors of.
     fn adopted_all(&mut self, dead: u32) {
         self.orphan_pipes.clear();
         if dead != 0 {

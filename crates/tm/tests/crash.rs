@@ -1,0 +1,218 @@
+//! kill -9 of the worker under traffic: raw TCP and idle HTTP connections live on, and nobody is refused.
+
+mod common;
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use common::{Echo, HttpClient, Manager, PATIENCE, Stream, own_address, wait_for};
+
+fn site(tcp: &Echo, http: &Echo) -> String {
+    format!(
+        "timeouts: {{ request_head: 5m, idle: 5m, response: 5m }}\npools:\n  \
+         raw: {{ members: ['{}'] }}\n  web: {{ members: ['{}'] }}\nvirtual_servers:\n  \
+         raw: {{ listen: '{}', protocol: tcp, pool: raw }}\n  \
+         web: {{ listen: '{}', protocol: http, pool: web }}\n",
+        tcp.address,
+        http.address,
+        own_address(),
+        own_address()
+    )
+}
+
+#[test]
+fn raw_tcp_and_idle_http_survive_and_nobody_is_refused() {
+    let (tcp, http) = (Echo::start(), Echo::http());
+    let manager = Manager::start(&site(&tcp, &http));
+    let (raw, web) = (manager.address("raw"), manager.address("web"));
+    let streams: Vec<Stream> = (0..100)
+        .map(|seed| {
+            let window = if seed < 4 { 1 << 20 } else { 1000 };
+            Stream::start(
+                raw,
+                seed,
+                window,
+                Duration::from_millis(if seed < 4 { 0 } else { 10 }),
+            )
+        })
+        .collect();
+    let mut idle: Vec<HttpClient> = (0..50).map(|_| HttpClient::connect(web)).collect();
+    for (count, client) in idle.iter_mut().enumerate().skip(10) {
+        client.get(count);
+    }
+    // Two requests under way: these are lost, and counted.
+    let mut lost: Vec<HttpClient> = (0..2).map(|_| HttpClient::connect(web)).collect();
+    for client in &mut lost {
+        client.get(1);
+        client.send(b"GET /8000000 HTTP/1.1\r\nHost: t\r\n\r\nGET");
+    }
+    // New connections all the time: none may be refused or reset before it has sent something.
+    let stop = Arc::new(AtomicBool::new(false));
+    let (ends, made) = (Arc::clone(&stop), Arc::new(AtomicU64::new(0)));
+    let count = Arc::clone(&made);
+    let churn = std::thread::spawn(move || {
+        while !ends.load(Ordering::Relaxed) {
+            let mut stream = TcpStream::connect(raw).expect("nobody is refused");
+            stream.set_read_timeout(Some(PATIENCE)).unwrap();
+            stream.write_all(b"hello").unwrap();
+            stream.read_exact(&mut [0; 5]).expect("served");
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    });
+    // Clients that send and do not read: their bytes fill every queue, and the pipes.
+    let slow: Vec<_> = (0..4)
+        .map(|seed| SlowReader::start(raw, 1000 + seed))
+        .collect();
+    let mut piped = 0.0;
+    for round in 0..3 {
+        for stream in &streams {
+            stream.wait_progress();
+        }
+        for reader in &slow {
+            reader.wait_until_stuck();
+        }
+        if round == 0 {
+            wait_for("requests to be in flight", || {
+                (manager.metric("hitless_requests_in_flight") >= 2.0).then_some(())
+            });
+        }
+        manager.kill_worker();
+        for stream in &streams {
+            stream.wait_progress();
+        }
+        piped += manager.labelled("hitless_change_piped_bytes{change=\"crash\"}");
+        let reset = manager.labelled("hitless_change_reset_connections{change=\"crash\"}");
+        let in_flight = manager.labelled("hitless_change_lost_requests{change=\"crash\"}");
+        assert_eq!(reset, in_flight, "only requests under way are lost");
+        assert_eq!(in_flight, if round == 0 { 2.0 } else { 0.0 });
+        let carried = manager.labelled("hitless_change_carried_connections{change=\"crash\"}");
+        assert!(carried >= 150.0, "{carried} carried");
+    }
+    assert_eq!(manager.metric("hitless_worker_restarts_total"), 3.0);
+    assert!(piped > 0.0, "a kill counts only if bytes were in pipes");
+    let now = made.load(Ordering::Relaxed);
+    wait_for("new connections", || {
+        (made.load(Ordering::Relaxed) > now).then_some(())
+    });
+    stop.store(true, Ordering::Relaxed);
+    churn.join().unwrap();
+    for client in &mut lost {
+        // What was sent before the kill may still be read; then comes a reset, never an end that looks complete.
+        let mut all = Vec::new();
+        assert!(client.stream.read_to_end(&mut all).is_err(), "a reset");
+    }
+    for reader in slow {
+        reader.finish();
+    }
+    for (count, client) in idle.iter_mut().enumerate() {
+        client.get(count + 1000);
+    }
+    for stream in &streams {
+        stream.tell_to_finish();
+    }
+    for stream in streams {
+        stream.finish().unwrap();
+    }
+}
+
+/// Sends a known stream and reads its echo only at the end.
+struct SlowReader {
+    seed: u64,
+    stream: TcpStream,
+    written: Arc<AtomicU64>,
+    writer: std::thread::JoinHandle<()>,
+}
+
+impl SlowReader {
+    const BYTES: u64 = 40_000_000;
+
+    fn start(address: std::net::SocketAddr, seed: u64) -> Self {
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let written = Arc::new(AtomicU64::new(0));
+        let (count, mut out) = (Arc::clone(&written), stream.try_clone().unwrap());
+        let writer = std::thread::spawn(move || {
+            let mut buffer = vec![0u8; 100_000];
+            for place in (0..Self::BYTES).step_by(buffer.len()) {
+                common::fill(seed, place, &mut buffer);
+                out.write_all(&buffer).unwrap();
+                count.store(place, Ordering::Relaxed);
+            }
+            out.shutdown(std::net::Shutdown::Write).unwrap();
+        });
+        Self {
+            seed,
+            stream,
+            written,
+            writer,
+        }
+    }
+
+    /// Nothing more is taken: every queue on the way is full.
+    fn wait_until_stuck(&self) {
+        let mut seen = (u64::MAX, 0);
+        wait_for("a full pipe", || {
+            let now = self.written.load(Ordering::Relaxed);
+            seen = if seen.0 == now {
+                (now, seen.1 + 1)
+            } else {
+                (now, 0)
+            };
+            (seen.1 > 20 && now > 0).then_some(())
+        });
+    }
+
+    fn finish(mut self) {
+        let (mut place, mut buffer) = (0, vec![0u8; 256 * 1024]);
+        loop {
+            let read = self.stream.read(&mut buffer).unwrap();
+            if read == 0 {
+                break;
+            }
+            for byte in &buffer[..read] {
+                assert_eq!(*byte, common::pattern(self.seed, place), "byte {place}");
+                place += 1;
+            }
+        }
+        assert_eq!(place, Self::BYTES);
+        self.writer.join().unwrap();
+    }
+}
+
+#[test]
+fn a_worker_that_is_killed_while_it_is_upgraded_leaves_the_connections_to_its_successor() {
+    let (tcp, http) = (Echo::start(), Echo::http());
+    let manager = Manager::start(&site(&tcp, &http));
+    let raw = manager.address("raw");
+    let streams: Vec<Stream> = (0..60)
+        .map(|seed| Stream::start(raw, seed, 50_000, Duration::from_millis(1)))
+        .collect();
+    for stream in &streams {
+        stream.wait_progress();
+    }
+    // A successor that hangs holds the takeover open for long enough to kill the worker in it.
+    manager.install("hangs", "hang");
+    let pid = manager.worker_pid();
+    std::thread::scope(|scope| {
+        let upgrade = scope.spawn(|| manager.call(hitless_tm::control::Request::Upgrade));
+        wait_for("the takeover", || {
+            let began = manager.labelled("hitless_changes_total{change=\"takeover\"}");
+            (began >= 1.0).then_some(())
+        });
+        let pid = pid.to_string();
+        std::process::Command::new("kill")
+            .args(["-9", &pid])
+            .status()
+            .unwrap();
+        let _ = upgrade.join();
+    });
+    for stream in &streams {
+        stream.wait_progress();
+    }
+    for stream in streams {
+        stream.finish().unwrap();
+    }
+}

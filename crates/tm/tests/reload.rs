@@ -1,0 +1,179 @@
+//! Configurations that change while connections live, and those that are refused whole.
+
+mod common;
+
+use std::io::Read;
+use std::net::{TcpListener, TcpStream};
+use std::time::Duration;
+
+use common::{
+    Echo, HttpClient, Manager, Options, PATIENCE, Stream, own_address, run_to_end, wait_for,
+};
+use hitless_tm::control::{Outcome, Request};
+
+#[test]
+fn a_reload_keeps_connections_and_a_bad_one_is_refused_whole() {
+    let (first, second) = (Echo::http(), Echo::http());
+    let raw_member = Echo::start();
+    let (web, raw, added) = (own_address(), own_address(), own_address());
+    let site = |member: &Echo, more: &str| {
+        format!(
+            "pools:\n  web: {{ members: ['{}'] }}\n  raw: {{ members: ['{}'] }}\n\
+             virtual_servers:\n  web: {{ listen: '{web}', protocol: http, pool: web }}\n{more}",
+            member.address, raw_member.address
+        )
+    };
+    let with_raw = format!("  raw: {{ listen: '{raw}', protocol: tcp, pool: raw }}\n");
+    let manager = Manager::start(&site(&first, &with_raw));
+    let pid = manager.worker_pid();
+    let mut client = HttpClient::connect(web);
+    client.get(10);
+    let stream = Stream::start(raw, 1, 10_000, Duration::from_millis(1));
+    stream.wait_progress();
+
+    // Another member, another virtual server instead of the raw one.
+    let with_added = format!("  added: {{ listen: '{added}', protocol: http, pool: web }}\n");
+    manager.write_site(&site(&second, &with_added));
+    let reply = manager.call(Request::Reload);
+    assert_eq!(reply.outcome, Outcome::Done, "{}", reply.body);
+    client.get(11);
+    assert_eq!(manager.worker_pid(), pid, "the same worker");
+    assert!(
+        second.accepted.load(std::sync::atomic::Ordering::Relaxed) > 0,
+        "the new member"
+    );
+    HttpClient::connect(added).get(12);
+    assert!(
+        TcpStream::connect(raw).is_err(),
+        "the removed virtual server is closed"
+    );
+    stream.wait_progress();
+
+    // Errors: nothing changes, and the text says what and where.
+    manager.write_site("pools:\n  web: { members: [] }\nnonsense: 1\n");
+    let reply = manager.call(Request::Reload);
+    assert_eq!(reply.outcome, Outcome::Refused);
+    assert!(
+        reply.body.contains("nonsense") && reply.body.contains("site.yaml:"),
+        "{}",
+        reply.body
+    );
+    assert_eq!(manager.status()["config"], "rejected");
+    let occupied = TcpListener::bind(own_address()).unwrap();
+    let taken = occupied.local_addr().unwrap();
+    let with_taken = format!("  other: {{ listen: '{taken}', protocol: http, pool: web }}\n");
+    manager.write_site(&site(&first, &with_taken));
+    let reply = manager.call(Request::Reload);
+    assert_eq!(reply.outcome, Outcome::Refused);
+    assert!(reply.body.contains(&taken.to_string()), "{}", reply.body);
+    client.get(13);
+    HttpClient::connect(added).get(14);
+    stream.finish().unwrap();
+
+    // SIGHUP does the same.
+    manager.write_site(&site(&first, ""));
+    let pid = manager.child.id().to_string();
+    std::process::Command::new("kill")
+        .args(["-HUP", &pid])
+        .status()
+        .unwrap();
+    wait_for("the reload", || {
+        TcpStream::connect(added).is_err().then_some(())
+    });
+    client.get(15);
+}
+
+#[test]
+fn a_start_with_a_port_in_use_or_a_bad_file_says_so() {
+    let occupied = TcpListener::bind(own_address()).unwrap();
+    let taken = occupied.local_addr().unwrap();
+    let site = format!(
+        "pools:\n  web: {{ members: ['127.0.0.1:1'] }}\nvirtual_servers:\n  \
+         web: {{ listen: '{taken}', protocol: http, pool: web }}\n"
+    );
+    let (is_ok, text) = run_to_end(&site);
+    assert!(!is_ok);
+    assert!(
+        text.contains(&format!("cannot listen on {taken}: another program")),
+        "{text}"
+    );
+    let (is_ok, text) = run_to_end("pools: {\n");
+    assert!(!is_ok);
+    assert!(text.contains("site.yaml:"), "{text}");
+}
+
+#[test]
+fn near_its_descriptor_limit_the_keeper_pauses_accepting_and_loses_nobody() {
+    let member = Echo::start();
+    let listen = own_address();
+    let site = format!(
+        "pools:\n  raw: {{ members: ['{}'] }}\nvirtual_servers:\n  \
+         raw: {{ listen: '{listen}', protocol: tcp, pool: raw }}\n",
+        member.address
+    );
+    let options = Options {
+        threads: 1,
+        descriptors: Some(400),
+    };
+    let manager = Manager::start_with(&site, &options);
+    let stream = |seed| Stream::start(listen, seed, 100, Duration::from_millis(20));
+    let streams: Vec<Stream> = (0..150).map(stream).collect();
+    wait_for("the pause", || {
+        (manager.metric("hitless_accept_paused") == 1.0).then_some(())
+    });
+    let accepted = manager.metric("hitless_connections") as usize;
+    assert!(accepted < 150, "{accepted} accepted");
+    let alive = |stream: &&Stream| stream.position() > 0;
+    wait_for("those accepted to be served", || {
+        (streams.iter().filter(alive).count() >= accepted).then_some(())
+    });
+    // Those that wait are served when others end.
+    let (served, waiting): (Vec<Stream>, Vec<Stream>) = streams
+        .into_iter()
+        .partition(|stream| stream.position() > 0);
+    for stream in served {
+        stream.finish().unwrap();
+    }
+    for stream in waiting {
+        stream.finish().unwrap();
+    }
+    assert!(manager.metric("hitless_accept_pauses_total") >= 1.0);
+    wait_for("the end of the pause", || {
+        (manager.metric("hitless_accept_paused") == 0.0).then_some(())
+    });
+}
+
+#[test]
+fn a_stop_drains_and_tells_http_clients() {
+    let (member, raw_member) = (Echo::http(), Echo::start());
+    let (web, raw) = (own_address(), own_address());
+    let site = format!(
+        "pools:\n  web: {{ members: ['{}'] }}\n  raw: {{ members: ['{}'] }}\nvirtual_servers:\n  \
+         web: {{ listen: '{web}', protocol: http, pool: web }}\n  \
+         raw: {{ listen: '{raw}', protocol: tcp, pool: raw }}\n",
+        member.address, raw_member.address
+    );
+    let mut manager = Manager::start(&site);
+    let mut client = HttpClient::connect(web);
+    client.get(1);
+    let stream = Stream::start(raw, 1, 10_000, Duration::from_millis(1));
+    stream.wait_progress();
+    assert_eq!(manager.call(Request::Stop).outcome, Outcome::Done);
+    wait_for("the listener's end", || {
+        TcpStream::connect(web).is_err().then_some(())
+    });
+    client.send(b"GET /5 HTTP/1.1\r\nHost: t\r\n\r\n");
+    let head = client.expect_pattern(5);
+    assert_eq!(
+        common::header(&head, "connection").as_deref(),
+        Some("close"),
+        "{head}"
+    );
+    client.stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    assert_eq!(client.stream.read(&mut [0; 1]).unwrap(), 0);
+    stream.wait_progress();
+    stream.finish().unwrap();
+    drop(client);
+    let status = wait_for("the keeper's end", || manager.child.try_wait().unwrap());
+    assert!(status.success());
+}
