@@ -308,6 +308,10 @@ impl Bench {
 
     /// Median nanoseconds per packet of each of `programs`, less the wrapper's; `moves_head` says whether the
     /// wrapper had to move the packet's head back as well. All are measured in turn in each round.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "one call per kind of figure, each with all of them"
+    )]
     fn net<const N: usize>(
         &self,
         flows: u32,
