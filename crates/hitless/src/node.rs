@@ -75,6 +75,7 @@ pub(crate) fn run(options: Options) -> Result<Exit> {
         .with_context(|| format!("cannot make the run folder {shown}"))?;
     let kernel = kernel::boot_of(&Namespace::current()?)?;
     forget_other_kernel(&run, kernel);
+    provide_bpf_file_system(&options.pins)?;
     let plane = BpfDirector::open(options.pins.clone(), options.uplinks)
         .context("cannot open the director")?;
     let prefix = options
@@ -116,6 +117,21 @@ pub(crate) fn run(options: Options) -> Result<Exit> {
     {
         Ended::Stopped | Ended::Left => Ok(Exit::Done),
     }
+}
+
+/// Mounts a bpf file system at the pin folder, unless it lies in one.
+fn provide_bpf_file_system(pins: &Path) -> Result<()> {
+    const BPF_MAGIC: i64 = 0xcafe_4a11;
+    let shown = pins.display();
+    let make = || std::fs::create_dir_all(pins);
+    let kind = |path: &Path| rustix::fs::statfs(path).map(|found| found.f_type);
+    let parent = pins.ancestors().find(|path| path.exists());
+    if parent.is_some_and(|path| kind(path) == Ok(BPF_MAGIC)) {
+        return make().with_context(|| format!("cannot make the folder {shown}"));
+    }
+    make().with_context(|| format!("cannot make the folder {shown}"))?;
+    rustix::mount::mount("bpf", pins, "bpf", rustix::mount::MountFlags::empty(), None)
+        .with_context(|| format!("cannot mount a bpf file system at {shown}"))
 }
 
 /// Leases are renewed every 20 ms: on a busy machine, before others' work. Without the right to, it goes on as it is.
