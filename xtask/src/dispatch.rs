@@ -21,7 +21,7 @@ const TARGETS: &[Target] = &[
         command: "model",
         group: None,
         package: "hitless-sim",
-        binary: "hitless-model",
+        binary: "model",
     },
     Target {
         command: "sim",
