@@ -5,15 +5,16 @@
 //! it has taken too long, and when enough results in a row change the health. It does no probing and reads no clock:
 //!
 //! ```text
-//!            first result good                      first result bad
-//!   up  <------------------------- unknown --------------------------> down
-//!    |                                                                   |
-//!    +------- `fall` bad results in a row ------------------------------>+
-//!    +<------ `rise` good results in a row -------------------------------+
+//!          first good result               `fall` bad results in a row
+//!   up <--------------------- unknown -------------------------------> down
+//!    |                                                                  |
+//!    +------- `fall` bad results in a row ----------------------------->+
+//!    +<------ `rise` good results in a row -----------------------------+
 //! ```
 //!
+//! While nothing is known, probes follow each other ten times as fast, so that a start or a crash is soon over.
 //! Invariants: at most one probe of a member runs at a time, so a member that never answers does not pile up probes; a
-//! result of a probe that was given up is ignored; health is unknown only until the first result.
+//! result of a probe that was given up is ignored; no single bad result takes a member down unless `fall` is 1.
 
 use core::fmt;
 

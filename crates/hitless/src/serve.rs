@@ -2,7 +2,6 @@
 
 use std::ffi::OsString;
 use std::num::NonZeroU16;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -63,34 +62,22 @@ pub(crate) fn keep(file: &Path, run_folder: &Path, engine: &Engine) -> Result<Ex
 }
 
 /// The path of this program as it was called, so that an upgrade finds what lies there later: a symbolic link that is
-/// pointed at a newer release counts.
+/// pointed at a newer release counts, and so does a file that has taken this one's place already.
 fn program() -> Result<PathBuf> {
-    let running = std::env::current_exe().context("cannot find this program on disk")?;
-    let is_running = |path: &Path| {
-        let same =
-            |a: std::fs::Metadata, b: std::fs::Metadata| (a.dev(), a.ino()) == (b.dev(), b.ino());
-        let found = path
-            .metadata()
-            .ok()
-            .zip(Path::new("/proc/self/exe").metadata().ok());
-        found.is_some_and(|(a, b)| same(a, b))
-    };
-    let called = std::env::args_os()
-        .next()
-        .map(PathBuf::from)
-        .unwrap_or_default();
+    let called = std::env::args_os().next().map(PathBuf::from);
+    let called = called.unwrap_or_default();
     let candidates: Vec<PathBuf> = if called.components().count() > 1 {
         std::path::absolute(&called).into_iter().collect()
     } else {
         let path = std::env::var_os("PATH").unwrap_or_default();
-        std::env::split_paths(&path)
-            .map(|folder| folder.join(&called))
-            .collect()
+        let folders = std::env::split_paths(&path);
+        folders.map(|folder| folder.join(&called)).collect()
     };
-    let called = candidates
-        .into_iter()
-        .find(|candidate| is_running(candidate));
-    Ok(called.unwrap_or(running))
+    let found = candidates.into_iter().find(|candidate| candidate.is_file());
+    match found {
+        Some(program) => Ok(program),
+        None => std::env::current_exe().context("cannot find this program on disk"),
+    }
 }
 
 fn explain(error: KeeperError) -> Failure {

@@ -59,6 +59,8 @@ enum Phase {
 
 /// A tenth of the interval: how much the start of a probe is spread.
 const JITTER_SHARE: u64 = 10;
+/// While nothing is known of a member, its probes follow each other ten times as fast.
+const UNKNOWN_HASTE: u64 = 10;
 
 impl Prober {
     /// A member that nothing is known of. `jitter` is any random number: it spreads the first probes of many members
@@ -165,9 +167,12 @@ impl Prober {
         let Phase::Probing { started_us, .. } = self.phase else {
             return;
         };
-        self.phase = Phase::Waiting {
-            until_us: self.next_start(started_us, now_us, jitter),
-        };
+        self.judge(now_us, outcome);
+        let until_us = self.next_start(started_us, now_us, jitter);
+        self.phase = Phase::Waiting { until_us };
+    }
+
+    fn judge(&mut self, now_us: u64, outcome: Outcome) {
         let (says, reason) = match outcome {
             Outcome::Good { latency_us } => (Health::Up, HealthReason::Answered { latency_us }),
             // It says nothing of the member, so it changes nothing; the reason is shown all the same.
@@ -183,10 +188,11 @@ impl Prober {
             return;
         }
         self.contrary += 1;
-        let needed = match self.health {
-            Health::Unknown => 1,
-            Health::Up => self.rules.fall.max(1),
-            Health::Down => self.rules.rise.max(1),
+        // One bad result proves nothing, of a member that nothing is known of least: the machine may be busy.
+        let needed = match (self.health, says) {
+            (Health::Unknown, Health::Up) => 1,
+            (Health::Unknown | Health::Up, _) => self.rules.fall.max(1),
+            (Health::Down, _) => self.rules.rise.max(1),
         };
         if self.contrary >= needed {
             self.health = says;
@@ -197,8 +203,12 @@ impl Prober {
 
     /// An interval after the last start, moved by up to a twentieth of the interval to either side.
     fn next_start(&self, started_us: u64, now_us: u64, jitter: u64) -> u64 {
-        let spread = self.rules.interval_us / JITTER_SHARE;
-        let start = started_us + self.rules.interval_us - spread / 2 + jitter % spread.max(1);
+        let interval_us = match self.health {
+            Health::Unknown => self.rules.interval_us / UNKNOWN_HASTE,
+            Health::Up | Health::Down => self.rules.interval_us,
+        };
+        let spread = interval_us / JITTER_SHARE;
+        let start = started_us + interval_us - spread / 2 + jitter % spread.max(1);
         start.max(now_us)
     }
 }

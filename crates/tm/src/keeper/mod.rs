@@ -340,6 +340,10 @@ impl Keeper {
         }
     }
 
+    fn is_stopping(&self) -> bool {
+        matches!(self.job, Some(Job::Stop))
+    }
+
     fn serve_clients(&mut self) {
         while self.clients.len() < clients::CLIENTS_MAX {
             match clients::accept(&self.control, self.client_ids) {
@@ -364,6 +368,17 @@ impl Keeper {
         for (request, who) in requests {
             match request {
                 Request::Status | Request::Metrics => self.ask(request, who),
+                // A stop lasts as long as its connections; nobody shall wait that long to hear of it.
+                Request::Stop if self.is_stopping() => {
+                    self.reply(
+                        who,
+                        Outcome::Done,
+                        "stopping already: connections may finish\n",
+                    );
+                }
+                Request::Reload | Request::Upgrade if self.is_stopping() => {
+                    self.reply(who, Outcome::Refused, "the traffic manager is stopping\n");
+                }
                 Request::Reload | Request::Upgrade | Request::Stop => {
                     self.queue.push_back((request, who));
                 }

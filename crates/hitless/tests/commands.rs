@@ -1,0 +1,172 @@
+//! Commands that need nothing running: `check`, and what the others say when they cannot do their work.
+
+mod terminal;
+
+use terminal::{User, free_address, site};
+
+const QUICKSTART: &str = include_str!("../../../examples/quickstart.yaml");
+
+#[test]
+fn check_says_what_a_good_file_holds() {
+    let user = User::new();
+    user.write("quickstart.yaml", QUICKSTART);
+    let answer = user.run(&["check", "-f", "quickstart.yaml"]).expect(0);
+    assert_eq!(
+        answer.stdout,
+        "quickstart.yaml: ok, 2 virtual servers, 1 pool, 2 members\n"
+    );
+    let answer = user
+        .run(&["check", "-f", "quickstart.yaml", "--output", "json"])
+        .expect(0);
+    let json: serde_json::Value = serde_json::from_str(&answer.stdout).unwrap();
+    assert_eq!(json["valid"], true);
+}
+
+#[test]
+fn check_prints_every_error_at_once_as_text_and_as_json() {
+    let user = User::new();
+    user.write(
+        "site.yaml",
+        &QUICKSTART
+            .replace("pool: web", "pool: wbe")
+            .replace("2s", "2"),
+    );
+    let answer = user.run(&["check", "-f", "site.yaml"]).expect(1);
+    let expected = "\
+error[duration]: the interval has no unit
+ --> site.yaml:5:56: pools.web.monitor.http.interval
+  |
+5 |     monitor: { http: { path: /, expect: 200, interval: 2 } }
+  |                                                        ^
+  = found: `2`
+  = allowed: 1ms to 1d, for example `500ms`, `2s`, `1m`
+  = help: did you mean `2s`?
+
+error[unknown-pool]: there is no pool `wbe`
+ --> site.yaml:7:56: virtual_servers.web.pool
+  |
+7 |   web: { listen: 127.0.0.1:8080, protocol: http, pool: wbe }
+  |                                                        ^^^
+  = allowed: web
+  = help: did you mean `web`?
+
+error[unknown-pool]: there is no pool `wbe`
+ --> site.yaml:8:55: virtual_servers.raw.pool
+  |
+8 |   raw: { listen: 127.0.0.1:8081, protocol: tcp, pool: wbe }
+  |                                                       ^^^
+  = allowed: web
+  = help: did you mean `web`?
+
+site.yaml: 3 errors
+";
+    assert_eq!(answer.stdout, expected);
+    let answer = user
+        .run(&["check", "-f", "site.yaml", "-o", "json"])
+        .expect(1);
+    let json: serde_json::Value = serde_json::from_str(&answer.stdout).unwrap();
+    let problems = json["problems"].as_array().unwrap();
+    assert_eq!((json["valid"].as_bool(), problems.len()), (Some(false), 3));
+    assert_eq!(problems[0]["field"], "pools.web.monitor.http.interval");
+    assert_eq!(problems[1]["hint"], "did you mean `web`?");
+}
+
+#[test]
+fn a_file_that_is_not_there_is_named() {
+    let user = User::new();
+    for command in ["check", "serve"] {
+        let answer = user.run(&[command, "-f", "nothing.yaml"]).expect(1);
+        assert!(
+            answer.stderr.starts_with("error: cannot read "),
+            "{}",
+            answer.stderr
+        );
+        assert!(
+            answer.stderr.contains("nothing.yaml: No such file"),
+            "{}",
+            answer.stderr
+        );
+    }
+}
+
+#[test]
+fn serve_refuses_a_bad_file_with_every_error_and_serves_nothing() {
+    let user = User::new();
+    let web = free_address();
+    let text = site(web, free_address(), &[free_address()]).replace("expect: 200", "expect: 999");
+    user.write("site.yaml", &text);
+    let answer = user.run(&["serve", "-f", "site.yaml"]).expect(1);
+    assert!(
+        answer
+            .stderr
+            .contains("error[out-of-range]: the expected status"),
+        "{}",
+        answer.stderr
+    );
+    assert!(std::net::TcpStream::connect(web).is_err());
+}
+
+#[test]
+fn a_port_in_use_is_named_with_who_holds_it() {
+    let user = User::new();
+    let holder = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = holder.local_addr().unwrap();
+    user.write(
+        "site.yaml",
+        &site(address, free_address(), &[free_address()]),
+    );
+    let answer = user.run(&["serve", "-f", "site.yaml"]).expect(1);
+    assert!(
+        answer.stderr.contains(&address.to_string()),
+        "{}",
+        answer.stderr
+    );
+    let me = format!("(process {}) holds that port", std::process::id());
+    assert!(answer.stderr.contains(&me), "{}", answer.stderr);
+}
+
+#[test]
+fn nothing_that_runs_is_said_with_what_to_do() {
+    let user = User::new();
+    for command in ["status", "reload", "upgrade", "stop", "metrics"] {
+        let answer = user.run(&[command]).expect(5);
+        assert!(
+            answer.stderr.contains("error: no hitless runs here"),
+            "{}",
+            answer.stderr
+        );
+        assert!(
+            answer
+                .stderr
+                .contains("help: start one with `hitless serve -f FILE`")
+        );
+        let answer = user.run(&[command, "--run-dir", "elsewhere"]).expect(5);
+        assert!(
+            answer
+                .stderr
+                .contains("no traffic manager runs with the run folder elsewhere")
+        );
+    }
+}
+
+#[test]
+fn usage_errors_have_their_own_code() {
+    let user = User::new();
+    for arguments in [
+        &["serve"][..],
+        &["fly"],
+        &["check", "-f", "x", "-o", "xml"],
+        &["stop", "--timeout", "5"],
+    ] {
+        user.run(arguments).expect(2);
+    }
+    let answer = user.run(&["worker"]).expect(2);
+    assert!(
+        answer.stderr.contains("started by a keeper, not by hand"),
+        "{}",
+        answer.stderr
+    );
+    let answer = user.run(&["--version"]).expect(0);
+    assert!(answer.stdout.starts_with("hitless 0."), "{}", answer.stdout);
+    assert!(answer.stdout.contains("(build "), "{}", answer.stdout);
+}

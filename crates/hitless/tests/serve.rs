@@ -1,0 +1,393 @@
+//! `hitless serve` and the commands around it, as a user runs them: no root, on loopback.
+
+mod terminal;
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use terminal::{Echo, Http, Member, PATIENCE, User, free_address, signal, site, wait_for};
+
+#[test]
+fn balances_and_shows_what_runs() {
+    let user = User::new();
+    let (one, two) = (Member::start("one"), Member::start("two"));
+    let (web, raw) = (free_address(), free_address());
+    let served = user.serve(&site(web, raw, &[one.address, two.address]));
+    let mut bodies: Vec<String> = (0..4)
+        .map(|_| Http::connect(web).get().unwrap().1)
+        .collect();
+    bodies.sort();
+    assert_eq!(bodies, ["one", "one", "two", "two"]);
+    Echo::connect(raw).round(100_000);
+    wait_for("both up", || {
+        (served.health(one.address) == "up" && served.health(two.address) == "up").then_some(())
+    });
+
+    let table = user.run(&["status"]).expect(0).stdout;
+    let pid = served.child.id();
+    assert!(table.contains(&format!("keeper {pid}")), "{table}");
+    assert!(table.contains("config       synced"), "{table}");
+    assert!(
+        table
+            .lines()
+            .any(|line| line.starts_with("web ") && line.contains(" up ")),
+        "{table}"
+    );
+    assert!(!table.contains('\u{1b}'), "no colour in a pipe");
+    let metrics = user.run(&["metrics"]).expect(0).stdout;
+    let requests = "hitless_virtual_server_requests_total{virtual_server=\"web\"} 4";
+    assert!(metrics.lines().any(|line| line == requests), "{metrics}");
+}
+
+#[test]
+fn a_member_that_fails_is_taken_out_and_comes_back() {
+    let user = User::new();
+    let one = Member::start("one");
+    let two = Member::start("two");
+    let address = two.address;
+    let (web, raw) = (free_address(), free_address());
+    let served = user.serve(&site(web, raw, &[one.address, address]));
+    wait_for("up", || (served.health(address) == "up").then_some(()));
+    drop(two);
+    wait_for("down", || (served.health(address) == "down").then_some(()));
+    for _ in 0..6 {
+        assert_eq!(Http::connect(web).get(), Some((200, "one".to_owned())));
+    }
+    let table = user.run(&["status"]).expect(0).stdout;
+    assert!(table.contains("connection refused"), "{table}");
+    let _two = Member::start_at(address, "two");
+    wait_for("back", || (served.health(address) == "up").then_some(()));
+    wait_for("served by it", || {
+        (Http::connect(web).get()?.1 == "two").then_some(())
+    });
+}
+
+#[test]
+fn a_monitor_that_is_never_answered_takes_the_member_out_and_piles_nothing_up() {
+    let user = User::new();
+    let one = Member::start("one");
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = silent.local_addr().unwrap();
+    let (web, raw) = (free_address(), free_address());
+    let served = user.serve(&site(web, raw, &[one.address, address]));
+    wait_for("down", || (served.health(address) == "down").then_some(()));
+    // What waits to be accepted now is all that was opened to it, at most one probe of it still open.
+    silent.set_nonblocking(true).unwrap();
+    let mut open = 0;
+    while let Ok((mut stream, _)) = silent.accept() {
+        stream.set_nonblocking(true).unwrap();
+        let mut buffer = [0; 1024];
+        let ended = loop {
+            match stream.read(&mut buffer) {
+                Ok(0) => break true,
+                Ok(_) => {}
+                Err(error) => break error.kind() != std::io::ErrorKind::WouldBlock,
+            }
+        };
+        open += usize::from(!ended);
+    }
+    assert!(open <= 2, "{open} probes open");
+    assert_eq!(Http::connect(web).get(), Some((200, "one".to_owned())));
+}
+
+#[test]
+fn reload_keeps_connections_and_refuses_a_bad_file_whole() {
+    let user = User::new();
+    let (one, two) = (Member::start("one"), Member::start("two"));
+    let (web, raw, more) = (free_address(), free_address(), free_address());
+    let before = site(web, raw, &[one.address]);
+    let served = user.serve(&before);
+    let (mut http, mut echo) = (Http::connect(web), Echo::connect(raw));
+    assert_eq!(http.get(), Some((200, "one".to_owned())));
+    echo.round(10_000);
+
+    // Refused: one good change and one bad; neither is applied.
+    let bad = site(web, raw, &[two.address]).replace("protocol: tcp", "protocol: tpc");
+    user.write("site.yaml", &bad);
+    let answer = user.run(&["reload"]).expect(1);
+    assert!(
+        answer
+            .stderr
+            .contains("error[unknown-word]: this is no protocol"),
+        "{}",
+        answer.stderr
+    );
+    assert!(
+        answer.stderr.contains("did you mean `tcp`?"),
+        "{}",
+        answer.stderr
+    );
+    assert_eq!(http.get(), Some((200, "one".to_owned())));
+    let status = served.status();
+    assert_eq!(status["config"], "rejected", "{status}");
+    let members = status["pools"][0]["members"].as_array().unwrap();
+    assert_eq!(members[0]["address"], one.address.to_string().as_str());
+
+    // Refused: an address that somebody has.
+    let holder = TcpListener::bind("127.0.0.1:0").unwrap();
+    user.write(
+        "site.yaml",
+        &site(web, holder.local_addr().unwrap(), &[two.address]),
+    );
+    let answer = user.run(&["reload"]).expect(1);
+    assert!(
+        answer
+            .stderr
+            .contains(&holder.local_addr().unwrap().to_string()),
+        "{}",
+        answer.stderr
+    );
+    echo.round(10_000);
+
+    // Applied: another member, one listener more.
+    let after = site(web, raw, &[two.address])
+        + &format!("  more: {{ listen: {more}, protocol: http, pool: web }}\n");
+    user.write("site.yaml", &after);
+    user.run(&["reload"]).expect(0);
+    assert_eq!(Http::connect(web).get(), Some((200, "two".to_owned())));
+    assert_eq!(Http::connect(more).get(), Some((200, "two".to_owned())));
+    echo.round(10_000);
+    assert_eq!(
+        http.get(),
+        Some((200, "two".to_owned())),
+        "a member is chosen for each request"
+    );
+    assert_eq!(served.status()["config"], "synced");
+
+    // Back again, by the signal.
+    user.write("site.yaml", &before);
+    served.signal("-HUP");
+    wait_for("the reload", || {
+        TcpStream::connect(more).is_err().then_some(())
+    });
+    assert_eq!(http.get(), Some((200, "one".to_owned())));
+    echo.round(10_000);
+}
+
+#[test]
+fn upgrade_carries_every_connection_over() {
+    let user = User::new();
+    let one = Member::start("one");
+    let (web, raw) = (free_address(), free_address());
+    let served = user.serve(&site(web, raw, &[one.address]));
+    wait_for("up", || (served.health(one.address) == "up").then_some(()));
+    let is_over = Arc::new(AtomicBool::new(false));
+    let rounds = Arc::new(AtomicU64::new(0));
+    let streams: Vec<_> = (0..8)
+        .map(|_| {
+            let (over, rounds) = (Arc::clone(&is_over), Arc::clone(&rounds));
+            std::thread::spawn(move || {
+                let (mut echo, mut http) = (Echo::connect(raw), Http::connect(web));
+                while !over.load(Ordering::SeqCst) {
+                    echo.round(4_000);
+                    assert_eq!(http.get(), Some((200, "one".to_owned())));
+                    rounds.fetch_add(1, Ordering::SeqCst);
+                }
+            })
+        })
+        .collect();
+    let go_on = || {
+        let target = rounds.load(Ordering::SeqCst) + 100;
+        wait_for("traffic", || {
+            (rounds.load(Ordering::SeqCst) >= target).then_some(())
+        });
+    };
+    go_on();
+    let mut worker = served.worker_pid();
+    for by_signal in [false, true, false] {
+        user.install_again();
+        if by_signal {
+            served.signal("-USR2");
+        } else {
+            let answer = user.run(&["upgrade"]).expect(0);
+            assert!(answer.stdout.contains("16 carried"), "{}", answer.stdout);
+            assert!(answer.stdout.contains(" 0 reset"), "{}", answer.stdout);
+        }
+        worker = wait_for("another worker", || {
+            let pid = served.status()["program"]["worker_pid"].as_i64()?;
+            (pid != worker).then_some(pid)
+        });
+        go_on();
+    }
+    assert_eq!(
+        served.health(one.address),
+        "up",
+        "health is carried as well"
+    );
+    is_over.store(true, Ordering::SeqCst);
+    for stream in streams {
+        stream.join().expect("a stream broke");
+    }
+    let table = user.run(&["status"]).expect(0).stdout;
+    assert!(table.contains("\nupgrade "), "{table}");
+}
+
+#[test]
+fn an_upgrade_to_something_that_is_no_program_changes_nothing() {
+    let user = User::new();
+    let one = Member::start("one");
+    let (web, raw) = (free_address(), free_address());
+    let served = user.serve(&site(web, raw, &[one.address]));
+    let mut echo = Echo::connect(raw);
+    echo.round(10_000);
+    let worker = served.worker_pid();
+    std::fs::remove_file(user.path("hitless")).unwrap();
+    user.write("hitless", "#!/bin/sh\nexit 7\n");
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(user.path("hitless"), mode).unwrap();
+    // The command itself is run from where it was built.
+    let answer = std::process::Command::new(env!("CARGO_BIN_EXE_hitless"))
+        .args(["upgrade", "--run-dir"])
+        .arg(&served.run_folder)
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8_lossy(&answer.stderr);
+    assert_eq!(answer.status.code(), Some(1), "{stderr}");
+    assert!(
+        stderr.contains("the upgrade failed; the program that ran before goes on"),
+        "{stderr}"
+    );
+    echo.round(10_000);
+    user.install_again();
+    assert_eq!(served.worker_pid(), worker);
+}
+
+#[test]
+fn a_killed_worker_loses_no_stream_and_refuses_nobody() {
+    let user = User::new();
+    let one = Member::start("one");
+    let (web, raw) = (free_address(), free_address());
+    let served = user.serve(&site(web, raw, &[one.address]));
+    let (mut echo, mut idle) = (Echo::connect(raw), Http::connect(web));
+    assert_eq!(idle.get(), Some((200, "one".to_owned())));
+    for _ in 0..3 {
+        echo.round(100_000);
+        let worker = served.worker_pid();
+        signal(worker, "-KILL");
+        assert_eq!(Http::connect(web).get(), Some((200, "one".to_owned())));
+        echo.round(100_000);
+        assert_eq!(
+            idle.get(),
+            Some((200, "one".to_owned())),
+            "an idle connection lives on"
+        );
+        assert_ne!(served.worker_pid(), worker);
+    }
+    let table = user.run(&["status"]).expect(0).stdout;
+    assert!(table.contains("\nworker crash "), "{table}");
+}
+
+#[test]
+fn stop_lets_connections_finish_and_takes_no_new_ones() {
+    let user = User::new();
+    let one = Member::start("one");
+    let (web, raw) = (free_address(), free_address());
+    let mut served = user.serve(&site(web, raw, &[one.address]));
+    let mut echo = Echo::connect(raw);
+    echo.round(10_000);
+    user.run(&["stop", "--detach"]).expect(0);
+    wait_for("no new connections", || {
+        TcpStream::connect(raw).is_err().then_some(())
+    });
+    echo.round(10_000);
+    let answer = user.run(&["stop", "--timeout", "50ms"]);
+    assert_eq!(answer.code, 4, "{}{}", answer.stdout, answer.stderr);
+    let answer = user.run(&["reload"]).expect(1);
+    assert!(answer.stderr.contains("is stopping"), "{}", answer.stderr);
+    echo.round(10_000);
+    drop(echo);
+    assert_eq!(served.ended(), 0, "{}", served.log());
+    assert!(
+        !terminal::exists(&served.run_folder),
+        "the run folder is gone"
+    );
+    user.run(&["status"]).expect(5);
+}
+
+#[test]
+fn stop_waits_until_the_program_has_ended() {
+    let user = User::new();
+    let one = Member::start("one");
+    let mut served = user.serve(&site(free_address(), free_address(), &[one.address]));
+    let answer = user.run(&["stop"]).expect(0);
+    assert!(answer.stderr.ends_with("stopped\n"), "{}", answer.stderr);
+    assert_eq!(served.ended(), 0);
+}
+
+#[test]
+fn several_programs_are_listed_and_one_is_named() {
+    let user = User::new();
+    let one = Member::start("one");
+    let first = user.serve(&site(free_address(), free_address(), &[one.address]));
+    user.write(
+        "other.yaml",
+        &site(free_address(), free_address(), &[one.address]),
+    );
+    let second = user.serve_with(&["serve", "-f", "other.yaml"]);
+    let answer = user.run(&["status"]).expect(2);
+    assert!(
+        answer.stderr.contains("2 programs run here:"),
+        "{}",
+        answer.stderr
+    );
+    for (served, file) in [(&first, "site.yaml"), (&second, "other.yaml")] {
+        let folder = served.run_folder.display().to_string();
+        let line = answer
+            .stderr
+            .lines()
+            .find(|line| line.contains(&folder))
+            .unwrap();
+        assert!(line.ends_with(file), "{line}");
+        let table = user.run(&["status", "--run-dir", &folder]).expect(0).stdout;
+        assert!(table.contains(file), "{table}");
+    }
+    // A killed program's folder is no program, and is cleaned up.
+    signal(i64::from(second.child.id()), "-KILL");
+    wait_for("one left", || {
+        (user.run(&["status"]).code == 0).then_some(())
+    });
+}
+
+#[test]
+fn a_guest_s_traffic_manager_runs_in_the_folder_that_is_named() {
+    let user = User::new();
+    let one = Member::start("one");
+    let web = free_address();
+    user.write("site.yaml", &site(web, free_address(), &[one.address]));
+    let mut served = user.serve_with(&["tm", "-f", "site.yaml", "--run-dir", "guest-run"]);
+    assert_eq!(Http::connect(web).get(), Some((200, "one".to_owned())));
+    let again = user
+        .run(&["tm", "-f", "site.yaml", "--run-dir", "guest-run"])
+        .expect(1);
+    assert!(
+        again.stderr.contains("already runs with the run folder"),
+        "{}",
+        again.stderr
+    );
+    served.signal("-TERM");
+    assert_eq!(served.ended(), 0);
+}
+
+#[test]
+fn a_slow_reader_holds_nobody_up() {
+    let user = User::new();
+    let one = Member::start("one");
+    let (web, raw) = (free_address(), free_address());
+    let _served = user.serve(&site(web, raw, &[one.address]));
+    let mut slow = TcpStream::connect(raw).unwrap();
+    slow.set_write_timeout(Some(PATIENCE)).unwrap();
+    slow.set_nonblocking(true).unwrap();
+    // Fill every buffer on the way and read nothing.
+    let mut stuck = 0;
+    wait_for("full buffers", || {
+        match slow.write(&[0x80; 64 * 1024]) {
+            Ok(_) => stuck = 0,
+            Err(_) => stuck += 1,
+        }
+        (stuck > 20).then_some(())
+    });
+    Echo::connect(raw).round(1_000_000);
+    assert_eq!(Http::connect(web).get(), Some((200, "one".to_owned())));
+}
