@@ -15,6 +15,7 @@
 #define HL_HOPS 16384			/* next hops of a director: guests in use and some being replaced, 1 MiB */
 #define HL_PEER_HOPS 8192		/* next hops of an ingress: 4095 peers, each replaced at once, 512 KiB */
 #define HL_ADDRESSES 16384		/* VIPs and egress addresses of one family */
+#define HL_NEAR 1024			/* IPv4 addresses that are found without a hash map, 8 KiB; others cost 10 ns more */
 #define HL_MEMBERS 16384		/* underlay addresses of directors and guests */
 #define HL_PORTS 4096			/* guests' interfaces on one node */
 #define HL_STAMPERS 65536		/* a director's number has 16 bits (ADR 0001) */

@@ -55,8 +55,9 @@ static __always_inline bool resize(struct xdp_md *ctx, __u32 wanted)
 static __always_inline void store_mac(void *frame, __be16 protocol)
 {
 	*(volatile __u32 *)frame = 0x02020202;
-	*(volatile __u32 *)(frame + 4) = 0x02020202;
-	*(volatile __u32 *)(frame + 8) = 0x04020202;
+	*(volatile __u16 *)(frame + 4) = 0x0202;
+	*(volatile __u32 *)(frame + 6) = 0x02020202;
+	*(volatile __u16 *)(frame + 10) = 0x0402;
 	*(volatile __u16 *)(frame + 12) = protocol;
 }
 

@@ -33,24 +33,29 @@ static __always_inline __u32 jhash3(__u32 a, __u32 b, __u32 c)
 	return c;
 }
 
-/* The least that any director does: parse, hash, look an array up, transmit. */
+/* The least that any director does: parse, hash, look an array up, transmit to where the packet came from. */
 static __noinline int least(struct xdp_md *ctx)
 {
 	void *data = (void *)(long)ctx->data;
 	void *end = (void *)(long)ctx->data_end;
-	struct ethhdr *eth = data;
-	struct iphdr *ip = data + sizeof(*eth);
-	__u32 bucket;
+	struct iphdr *ip = data + sizeof(struct ethhdr);
+	__u32 bucket, high;
+	__u16 low;
 	__u64 *row;
 
-	if (data + FRAME4 > end || eth->h_proto != bpf_htons(ETH_P_IP) || ip->protocol != IPPROTO_TCP ||
+	if (data + FRAME4 > end || *(__be16 *)(data + 12) != bpf_htons(ETH_P_IP) || ip->protocol != IPPROTO_TCP ||
 	    ip->ihl != 5)
 		return XDP_PASS;
 	bucket = jhash3(ip->saddr, ip->daddr, *(__u32 *)(ip + 1)) & 0xffff;
 	row = bpf_map_lookup_elem(&rows, &bucket);
 	if (!row || !*row)
 		return XDP_DROP;
-	*(__u64 *)eth = *row;
+	high = *(__u32 *)data;
+	low = *(__u16 *)(data + 4);
+	*(__u32 *)data = *(__u32 *)(data + 6);
+	*(__u16 *)(data + 4) = *(__u16 *)(data + 10);
+	*(__u32 *)(data + 6) = high;
+	*(__u16 *)(data + 10) = low;
 	return XDP_TX;
 }
 

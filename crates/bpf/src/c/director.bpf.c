@@ -140,10 +140,33 @@ static __always_inline int pass_others6(struct ipv6hdr *ip, void *end)
 	return count(COUNT_pass_not_ours, XDP_PASS);
 }
 
+/* Whose an IPv4 address is; false: not ours. */
+static __always_inline bool find4(__be32 *destination, struct hl_address *address)
+{
+	__u32 place = (*destination * 0x9e3779b1u) >> 22;
+	__u64 *near = bpf_map_lookup_elem(&near4, &place);
+	struct hl_address *far;
+
+	if (near) {
+		__u64 word = READ_ONCE(*near);
+
+		if ((__u32)word == *destination && word >> 32) {
+			address->kind = word >> 32 & 3;
+			address->cluster = word >> 34;
+			return true;
+		}
+	}
+	far = bpf_map_lookup_elem(&addresses4, destination);
+	if (!far)
+		return false;
+	*address = *far;
+	return true;
+}
+
 static __always_inline int director4(struct xdp_md *ctx, void *data, void *end)
 {
 	struct iphdr *ip = data + sizeof(struct ethhdr);
-	struct hl_address *address;
+	struct hl_address address;
 	struct hl_cluster *cluster;
 	struct client client;
 	enum parsed parsed;
@@ -151,17 +174,16 @@ static __always_inline int director4(struct xdp_md *ctx, void *data, void *end)
 
 	if (unlikely((void *)(ip + 1) > end))
 		return count(COUNT_drop_truncated, XDP_DROP);
-	address = bpf_map_lookup_elem(&addresses4, &ip->daddr);
-	if (!address)
+	if (!find4(&ip->daddr, &address))
 		return pass_others4(ip, end);
 	parsed = parse4(ip, end, &client);
 	if (unlikely(parsed != PARSED_TCP))
 		return refuse(parsed);
-	cluster = bpf_map_lookup_elem(&clusters, &address->cluster);
+	cluster = bpf_map_lookup_elem(&clusters, &address.cluster);
 	if (unlikely(!cluster))
 		return count(COUNT_drop_no_row, XDP_DROP);
 	hash = flow_hash4(cluster->key, client.addresses[0], client.ports, IPPROTO_TCP);
-	return direct(ctx, cluster, address, &client, hash);
+	return direct(ctx, cluster, &address, &client, hash);
 }
 
 static __always_inline int director6(struct xdp_md *ctx, void *data, void *end)
@@ -193,15 +215,17 @@ int director(struct xdp_md *ctx)
 {
 	void *data = (void *)(long)ctx->data;
 	void *end = (void *)(long)ctx->data_end;
-	struct ethhdr *eth = data;
+	__be16 protocol;
 
-	if (unlikely((void *)(eth + 1) > end))
+	if (unlikely(data + sizeof(struct ethhdr) > end))
 		return count(COUNT_drop_truncated, XDP_DROP);
-	if (likely(eth->h_proto == bpf_htons(ETH_P_IP)))
+	/* Not by struct ethhdr, which is packed and so read byte by byte. */
+	protocol = *(__be16 *)(data + 12);
+	if (likely(protocol == bpf_htons(ETH_P_IP)))
 		return director4(ctx, data, end);
-	if (eth->h_proto == bpf_htons(ETH_P_IPV6))
+	if (protocol == bpf_htons(ETH_P_IPV6))
 		return director6(ctx, data, end);
-	if (eth->h_proto == bpf_htons(ETH_P_8021Q) || eth->h_proto == bpf_htons(ETH_P_8021AD))
+	if (protocol == bpf_htons(ETH_P_8021Q) || protocol == bpf_htons(ETH_P_8021AD))
 		return count(COUNT_pass_vlan, XDP_PASS);
 	return count(COUNT_pass_other, XDP_PASS);
 }

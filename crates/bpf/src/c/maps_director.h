@@ -57,6 +57,18 @@ struct {
 	__type(value, struct hl_address);
 } addresses4 SEC(".maps");
 
+/*
+ * IPv4 addresses once more, one to a word: address, and above it its kind and cluster (<< 2). The place is the hash of
+ * near_place(); of those that share one the first has it, and the others are found in addresses4.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, HL_NEAR);
+	__type(key, __u32);
+	__type(value, __u64);
+} near4 SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, HL_ADDRESSES);
