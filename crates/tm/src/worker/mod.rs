@@ -389,6 +389,10 @@ impl Worker {
         let Some(site) = self.candidate.take() else {
             return;
         };
+        if let Some(admin) = &site.admin {
+            let address = admin.listen;
+            tracing::warn!(%address, "the admin address is not served yet; use `hitless metrics`");
+        }
         self.board.keep_only(&site);
         self.bound = self
             .sockets
