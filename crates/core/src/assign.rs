@@ -1,10 +1,11 @@
 //! Which guest owns which bucket, and who is its standby: a pure planner with the fewest moves.
 //!
-//! [`assign`] takes weights and the present owners and standbys, and returns the wished ones. Invariants (I5): nobody
-//! with weight 0 owns or stands by; everybody owns its share by weight, rounded up or down to a whole unit (unit: a
-//! bucket, or a group of 64 where egress addresses are configured); a unit moves only if its owner has too many, or
-//! cannot own, so the moves are the least possible; the same input gives the same output. A standby is never the
-//! owner, is on another node where there is one, and stays who it was while its share allows.
+//! [`assign`] takes weights and the present owners and standbys, and returns the wished ones.
+//! Invariants (I5): nobody with weight 0 owns or stands by; everybody owns its share by weight,
+//! rounded up or down to a whole unit (unit: a bucket, or a group of 64 where egress addresses are
+//! configured); a unit moves only if its owner has too many, or cannot own, so the moves are the
+//! least possible; the same input gives the same output. A standby is never the owner, is on
+//! another node where there is one, and stays who it was while its share allows.
 //!
 //! It deliberately looks at weights only: loads become weights elsewhere.
 
@@ -43,7 +44,8 @@ pub enum Unit {
     Group,
 }
 
-/// The wishes for all buckets, given those of before (empty or of full length; missing ones are `Wish::default()`).
+/// The wishes for all buckets, given those of before (empty or of full length; missing ones are
+/// `Wish::default()`).
 ///
 /// The first bucket of a group speaks for the group.
 pub fn assign(
@@ -95,7 +97,8 @@ fn owners(
         owned[*owner] += 1;
     }
     let shares = shares(members, &owned, owners.len());
-    // Who has too few, each once per missing unit, in turn: a new guest's buckets are spread over the table.
+    // Who has too few, each once per missing unit, in turn: a new guest's buckets are spread over
+    // the table.
     let mut takers: Vec<(usize, usize)> = (0..members.len())
         .filter(|member| owned[*member] < shares[*member])
         .map(|member| (member, shares[member] - owned[member]))
@@ -126,8 +129,9 @@ fn owners(
     owners
 }
 
-/// How many units each shall own: the exact share rounded down, and the units left over to those with the largest
-/// remainder; of equal ones, to those that own more than that already, so that they need not move.
+/// How many units each shall own: the exact share rounded down, and the units left over to those
+/// with the largest remainder; of equal ones, to those that own more than that already, so that
+/// they need not move.
 fn shares(members: &[(GuestSlot, &Candidate)], owned: &[usize], units: usize) -> Vec<usize> {
     let total: u64 = members
         .iter()
@@ -154,7 +158,8 @@ fn shares(members: &[(GuestSlot, &Candidate)], owned: &[usize], units: usize) ->
     shares
 }
 
-/// A standby per unit: the old one while it can, else the fittest with the fewest units to stand by for.
+/// A standby per unit: the old one while it can, else the fittest with the fewest units to stand by
+/// for.
 fn standbys(
     members: &[(GuestSlot, &Candidate)],
     owners: &[Option<usize>],
@@ -171,7 +176,8 @@ fn standbys(
     let fits = |owner: usize, member: usize| {
         owner != member && (other_node(owner, member) || !has_choice[owner])
     };
-    // Standbys that stay: those that fit, up to a share of twice the mean, since nodes may be uneven.
+    // Standbys that stay: those that fit, up to a share of twice the mean, since nodes may be
+    // uneven.
     let most = 2 * owners.len().div_ceil(members.len());
     let mut stands_by = vec![0_usize; members.len()];
     let mut standbys: Vec<Option<usize>> = Vec::with_capacity(owners.len());

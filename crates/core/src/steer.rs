@@ -1,19 +1,22 @@
 //! The reference model of director and ingress: what happens to one packet, on values, never bytes.
 //!
 //! ```text
-//!  client ── plain ──> director ── stamped ──> ingress of hop 1 ──> ingress of hop 2 ──> ... last hop
-//!                      [`director`]            [`ingress`]: deliver here, forward, let the stack answer, or drop
+//!  client ── plain ──> director ── stamped ──> ingress of hop 1 ──> ingress of hop 2 ──> ...
+//!                                              each: deliver here, forward, drop;
+//!                                              the last one may let the stack answer
 //! ```
 //!
-//! The BPF programs do the same in C and are tested against these two functions packet by packet. So every argument can
-//! be computed from the packet's bytes, the maps and one socket look-up, and every verdict has one counter
-//! ([`Verdict::counter`]).
+//! The BPF programs do the same in C and are tested against these two functions packet by packet.
+//! So every argument can be computed from the packet's bytes, the maps and one socket look-up, and
+//! every verdict has one counter ([`Verdict::counter`]).
 //!
-//! Three things decide, and each decides something else: the hop's *own row* whether it accepts, stamps anew or answers;
-//! the *word in the packet* who is asked next; the hop's *kernel* whether the packet is known here.
+//! Three things decide, and each decides something else: the hop's *own row* whether it accepts,
+//! stamps anew or answers; the *word in the packet* who is asked next; the hop's *kernel* whether
+//! the packet is known here.
 //!
-//! Invariants: a verdict never forwards to the hop itself; a forwarded word names its next hop; a new stamp is strictly
-//! newer than the old one, and within one stamp the hops only move towards the word's end, so a packet cannot loop.
+//! Invariants: a verdict never forwards to the hop itself; a forwarded word names its next hop; a
+//! new stamp is strictly newer than the old one, and within one stamp the hops only move towards
+//! the word's end, so a packet cannot loop.
 //!
 //! Not here: parsing, the tag, filters, UDP's flow records, moves between hosts.
 
@@ -29,7 +32,8 @@ pub enum Segment {
     Syn,
     /// Anything with ACK: ACK, data, FIN, SYN-ACK, RST with ACK.
     Ack,
-    /// Neither SYN nor ACK, in practice a bare RST: nobody answers it, and it has no number to check.
+    /// Neither SYN nor ACK, in practice a bare RST: nobody answers it, and it has no number to
+    /// check.
     Bare,
 }
 
@@ -45,7 +49,8 @@ pub enum Held {
         /// The packet has ACK and its number is our initial sequence number + 1.
         is_ours: bool,
     },
-    /// A socket in any state from established to last-ACK, orphans included; also our own `SYN_SENT`.
+    /// A socket in any state from established to last-ACK, orphans included; also our own
+    /// `SYN_SENT`.
     Established,
     /// A `TIME_WAIT` entry.
     TimeWait,
@@ -56,8 +61,8 @@ pub enum Held {
 impl Held {
     /// Whether the kernel holds something that would be lost if the bucket left this guest.
     ///
-    /// The iterator that counts per bucket follows this function. A cookie is not an entry: while cookies may be out,
-    /// the guest adds one to its count of that bucket (see `table::guest`).
+    /// The iterator that counts per bucket follows this function. A cookie is not an entry: while
+    /// cookies may be out, the guest adds one to its count of that bucket (see `table::guest`).
     pub const fn is_live(self, rules: &Rules) -> bool {
         match self {
             Self::Established => true,
@@ -142,7 +147,8 @@ pub enum Forward {
 /// Why a packet goes nowhere.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum DropReason {
-    /// The bucket's row names nobody (a director), or there is no row for a plain packet (an ingress).
+    /// The bucket's row names nobody (a director), or there is no row for a plain packet (an
+    /// ingress).
     NoRow,
     /// The packet's word does not name this guest, and this guest's row is not newer.
     NotNamed,
@@ -154,7 +160,8 @@ pub enum DropReason {
     NoLease,
     /// Last hop, a SYN that this guest's listener would take although its own row does not name it.
     NotListed,
-    /// Last hop, and the half-open entry here waits for another number: the stack would reset the connection.
+    /// Last hop, and the half-open entry here waits for another number: the stack would reset the
+    /// connection.
     WrongNumber,
 }
 
@@ -201,7 +208,8 @@ impl Verdict {
     }
 }
 
-/// What a director does with a plain packet of a bucket whose row is `row`. `stamper` is its number, not 0.
+/// What a director does with a plain packet of a bucket whose row is `row`. `stamper` is its
+/// number, not 0.
 pub fn director(rules: &Rules, stamper: u16, row: Row, believed_dead: &[GuestSlot]) -> Verdict {
     let word = order(rules, row, None, believed_dead);
     let Some(to) = word.head() else {
@@ -254,7 +262,8 @@ pub fn ingress(rules: &Rules, hop: &Hop<'_>, packet: &Packet) -> Verdict {
 const fn is_known(rules: &Rules, segment: Segment, held: Held) -> bool {
     match (segment, held) {
         (_, Held::Established) => true,
-        // A SYN that meets TIME_WAIT may open a connection, so it is judged like one that meets a listener.
+        // A SYN that meets TIME_WAIT may open a connection, so it is judged like one that meets a
+        // listener.
         (Segment::Ack | Segment::Bare, Held::TimeWait) => true,
         // The same SYN again: the stack repeats its SYN-ACK, nothing new comes to be.
         (Segment::Syn, Held::HalfOpen { .. }) => true,
@@ -377,7 +386,8 @@ fn last_hop(rules: &Rules, hop: &Hop<'_>, segment: Segment, word: Row, no_answer
     }
 }
 
-/// `row` with those believed dead behind all others; nobody is left out. `me` is never believed dead.
+/// `row` with those believed dead behind all others; nobody is left out. `me` is never believed
+/// dead.
 fn order(rules: &Rules, row: Row, me: Option<GuestSlot>, believed_dead: &[GuestSlot]) -> Row {
     let is_dead = |slot: &GuestSlot| Some(*slot) != me && believed_dead.contains(slot);
     let living = row.slots().filter(|slot| !is_dead(slot));

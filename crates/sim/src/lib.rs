@@ -1,7 +1,7 @@
 //! Model checking and simulation over the machines of `hitless-core`.
 //!
-//! [`model`] drives the very functions that the product runs through all interleavings at a small size. There is no
-//! second description of the protocol here: only of the world around it, which loses, repeats and delays packets,
-//! crashes programs and kernels, and believes what it likes.
+//! [`model`] drives the very functions that the product runs through all interleavings at a small
+//! size. There is no second description of the protocol here: only of the world around it, which
+//! loses, repeats and delays packets, crashes programs and kernels, and believes what it likes.
 
 pub mod model;

@@ -1,14 +1,16 @@
 //! The model checker of the bucket protocol.
 //!
-//! One bucket, one connection, three guests and a slot for a kernel that comes back, two directors whose beliefs are
-//! chosen freely for every packet. Every interleaving of packets (repeated, lost, overtaken), rows, acknowledgements,
-//! one voluntary change, false suspicion, crashes of programs and kernels is tried within the bounds of a
-//! [`state::Budget`]. Rows are chosen by `core::table::step`, packets judged by `core::steer`: a changed line there
-//! changes the number of states.
+//! One bucket, one connection, three guests and a slot for a kernel that comes back, two directors
+//! whose beliefs are chosen freely for every packet. Every interleaving of packets (repeated, lost,
+//! overtaken), rows, acknowledgements, one voluntary change, false suspicion, crashes of programs
+//! and kernels is tried within the bounds of a [`state::Budget`]. Rows are chosen by
+//! `core::table::step`, packets judged by `core::steer`: a changed line there changes the number of
+//! states.
 //!
-//! Abstracted: a row that a guest takes is written and in force at once; acknowledgements arrive at once (the
-//! controller may be slow); a lease ends at any time after all directors withdrew it; time does not pass otherwise.
-//! Not covered: moves between hosts, mirroring, UDP, more than one connection.
+//! Abstracted: a row that a guest takes is written and in force at once; acknowledgements arrive at
+//! once (the controller may be slow); a lease ends at any time after all directors withdrew it;
+//! time does not pass otherwise. Not covered: moves between hosts, mirroring, UDP, more than one
+//! connection.
 
 pub mod check;
 pub mod mutants;

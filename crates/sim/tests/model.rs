@@ -1,4 +1,5 @@
-//! The model in the test run: every recorded counterexample on the product's machines, and a few small searches.
+//! The model in the test run: every recorded counterexample on the product's machines, and a few
+//! small searches.
 
 use hitless_core::rules::Rules;
 use hitless_sim::model::mutants::{MUTANTS, REDUNDANT, WIDE, budget};
@@ -10,15 +11,28 @@ use hitless_sim::model::trace;
 #[test]
 fn every_mutant_fails_its_trace_and_the_original_holds() {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("traces");
-    for mutant in MUTANTS.iter().filter(|mutant| !REDUNDANT.contains(&mutant.name)) {
+    for mutant in MUTANTS
+        .iter()
+        .filter(|mutant| !REDUNDANT.contains(&mutant.name))
+    {
         let path = folder.join(format!("{}.trace", mutant.name));
         let text = std::fs::read_to_string(&path)
             .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         let trace = trace::read(&text).unwrap_or_else(|error| panic!("{}: {error}", mutant.name));
         let (violation, taken) = trace::replay(&mutant.rules(), &trace);
         let violation = violation.map(|violation| format!("{violation:?}"));
-        assert_eq!(violation.as_ref(), Some(&trace.violation), "{}", mutant.name);
-        assert_eq!(taken, trace.steps.len(), "{}: every step is possible", mutant.name);
+        assert_eq!(
+            violation.as_ref(),
+            Some(&trace.violation),
+            "{}",
+            mutant.name
+        );
+        assert_eq!(
+            taken,
+            trace.steps.len(),
+            "{}: every step is possible",
+            mutant.name
+        );
         let (violation, taken) = trace::replay(&Rules::ALL, &trace);
         assert_eq!(violation, None, "{} with all rules", mutant.name);
         assert!(taken > 0 || trace.steps.is_empty());
@@ -39,7 +53,31 @@ fn every_trace_belongs_to_a_mutant() {
 fn all_rules_hold_in_small_searches() {
     for of in &WIDE[..2] {
         let found = search(&Rules::ALL, State::new(budget(*of)), 5_000_000);
-        assert!(found.counterexample.is_none(), "{of:?}: {:?}", found.counterexample);
-        assert!(found.is_complete && found.states > 10_000, "{of:?}: {}", found.states);
+        assert!(
+            found.counterexample.is_none(),
+            "{of:?}: {:?}",
+            found.counterexample
+        );
+        assert!(
+            found.is_complete && found.states > 10_000,
+            "{of:?}: {}",
+            found.states
+        );
+    }
+}
+
+/// The deep places from which mutants fail: with all rules everything that follows holds.
+#[test]
+fn all_rules_hold_where_mutants_fail_late() {
+    for mutant in MUTANTS.iter().filter(|mutant| !mutant.prefix.is_empty()) {
+        let start = trace::after(&Rules::ALL, State::new(mutant.budget), mutant.prefix).unwrap();
+        let found = search(&Rules::ALL, start, 1_000_000);
+        let name = mutant.name;
+        assert!(
+            found.counterexample.is_none(),
+            "{name}: {:?}",
+            found.counterexample
+        );
+        assert!(found.is_complete && found.states > 100, "{name}");
     }
 }

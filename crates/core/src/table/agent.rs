@@ -3,16 +3,19 @@
 //! ```text
 //!  rows offered ─> Store ─(stored, grace period over)─> acknowledged
 //!  trust (newest generation) ─> acknowledged at once; from then on only the trusted get leases
-//!  LeaseRequest ─> grant to the trusted; a guest that asks is not believed dead; silence of 100 ms: believed dead
+//!  LeaseRequest ─> grant to the trusted; who asks is not believed dead
+//!  100 ms without a request: believed dead
 //! ```
 //!
-//! The driver's part: `Store`: write the rows into the director's map, wait for an RCU grace period, hand in
-//! [`Input::Stored`]. `Send`: to the controller. `Grant`: to the guest that asked. `Believe`: write whom to believe dead
-//! into the director's map.
+//! The driver's part, action by action, in the order in which they come (a `Keep` is on disk before
+//! the `Send` behind it leaves, since that acknowledges it): `Store`: write the rows into the
+//! director's map, wait for an RCU grace period, hand in [`Input::Stored`]. `Send`: to the
+//! controller. `Grant`: to the guest that asked. `Believe`: write whom to believe dead into the
+//! director's map.
 //!
-//! After a restart, make the machine with the rows of the pinned map. It grants nothing before it has heard the
-//! controller's trust, which it is given again on connecting; it keeps the last trust it acknowledged in a file, so that
-//! it serves without a controller: see [`Agent::new`].
+//! After a restart, make the machine with the rows of the pinned map. It grants nothing before it
+//! has heard the controller's trust, which it is given again on connecting; it keeps the last trust
+//! it acknowledged in a file, so that it serves without a controller: see [`Agent::new`].
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -108,7 +111,8 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// The machine of director `id`, with the rows that its map holds (empty, or all 65,536) and the trust it kept.
+    /// The machine of director `id`, with the rows that its map holds (empty, or all 65,536) and
+    /// the trust it kept.
     pub fn new(id: DirectorId, rows: &[Row], trust: Trust) -> Self {
         let mut own = vec![Row::NONE; BUCKETS];
         for (row, kept) in own.iter_mut().zip(rows) {

@@ -1,32 +1,35 @@
 //! The table's controller: the machine that alone decides rows.
 //!
 //! ```text
-//!            policy, boots, losses              acknowledgements, refusals, live connections, silence
-//!                     │                                              │
-//!                     v                                              v
-//!   Loaded ──> decide: slots, trust, wishes ([`assign`]), next rows ([`step::next_row`]) ──> Write (compare-and-set)
-//!     ^                                                                                        │        │
-//!     └──────────────────────── Conflict: somebody else wrote; everything is read anew ────────┘        v Written
-//!                                                              offers of rows and trust, stage by stage <┘
+//!        policy, boots, losses        acknowledgements, refusals, live connections, silence
+//!                  │                                   │
+//!                  v                                   v
+//!   Loaded ──> decide: slots, trust, wishes, next rows ──> Write (compare-and-set)
+//!     ^                                                      │            │
+//!     └── Conflict: somebody else wrote, read all anew ──────┘            v Written
+//!                                     offers of rows and trust, stage by stage
 //! ```
 //!
-//! **State.** What has to survive is [`Header`] and the [`Page`]s, and lies in the store; nothing is sent before it is
-//! written there. How far a row has come is not stored: it follows from acknowledgements, and a controller that has just
-//! loaded offers every row again and hears them again. So a controller may die anywhere, and two may run at once: the
-//! compare-and-set lets one of them go on, and what both send was written.
+//! **State.** What has to survive is [`Header`] and the [`Page`]s, and lies in the store; nothing
+//! is sent before it is written there. How far a row has come is not stored: it follows from
+//! acknowledgements, and a controller that has just loaded offers every row again and hears them
+//! again. So a controller may die anywhere, and two may run at once: the compare-and-set lets one
+//! of them go on, and what both send was written.
 //!
-//! **Driver.** `Load`: read header and pages, hand in [`Input::Loaded`]. `Write`: one transaction that compares the
-//! header's generation with `parent` (absent for `None`) and puts header and pages; then [`Input::Written`], or
-//! [`Input::Conflict`] if the comparison failed. `ToAgent`, `ToGuest`: send, or forget if there is no link; whenever a
-//! link opens, [`Input::Connected`] has everything offered again. Actions are carried out in order.
+//! **Driver.** `Load`: read header and pages, hand in [`Input::Loaded`]. `Write`: one transaction
+//! that compares the header's generation with `parent` (absent for `None`) and puts header and
+//! pages; then [`Input::Written`], or [`Input::Conflict`] if the comparison failed. `ToAgent`,
+//! `ToGuest`: send, or forget if there is no link; whenever a link opens, [`Input::Connected`] has
+//! everything offered again. Actions are carried out in order.
 //!
-//! **Failure paths.** A lost message: offered again after [`OFFER_AGAIN_US`]. A guest from which no director's agent
-//! hears: suspect, its trust withdrawn, and after every agent's acknowledgement of that and one lease more it is fenced,
-//! and rows go on without it. A leaver that holds connections or turns suspect: its row is withdrawn. A director that is
-//! silent: everything waits, by name, until it answers or the policy no longer lists it.
+//! **Failure paths.** A lost message: offered again after [`OFFER_AGAIN_US`]. A guest from which no
+//! director's agent hears: suspect, its trust withdrawn, and after every agent's acknowledgement of
+//! that and one lease more it is fenced, and rows go on without it. A leaver that holds connections
+//! or turns suspect: its row is withdrawn. A director that is silent: everything waits, by name,
+//! until it answers or the policy no longer lists it.
 //!
-//! [`assign`]: crate::assign::assign
-//! [`step::next_row`]: crate::table::step::next_row
+//! Wishes come from [`assign`](crate::assign::assign), rows from
+//! [`next_row`](crate::table::step::next_row).
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -55,7 +58,8 @@ pub const SCHEMA: u16 = 1;
 pub const PAGE_BUCKETS: usize = 1_024;
 /// Rows and trust that are not acknowledged are offered again after this.
 pub const OFFER_AGAIN_US: u64 = 1_000_000;
-/// A guest that no agent hears for this long is suspect. It is believed dead, and avoided, long before.
+/// A guest that no agent hears for this long is suspect. It is believed dead, and avoided, long
+/// before.
 pub const SUSPECT_AFTER_US: u64 = 400_000;
 /// An agent whose last word is older has no say in who is silent.
 pub const AGENT_HEARD_WITHIN_US: u64 = 500_000;
@@ -63,8 +67,8 @@ pub const AGENT_HEARD_WITHIN_US: u64 = 500_000;
 pub const SUSPECT_REPLAN_AFTER_US: u64 = 10_000_000;
 /// A director that is no longer listed but stamped within this time blocks settling.
 pub const STRAY_FOR_US: u64 = 2_000_000;
-/// From the last agent's acknowledgement that a suspect gets no lease any more to the end of that lease, with a tenth
-/// for clocks of different speed.
+/// From the last agent's acknowledgement that a suspect gets no lease any more to the end of that
+/// lease, with a tenth for clocks of different speed.
 pub const FENCE_AFTER_US: u64 = crate::table::guest::LEASE_US * 11 / 10;
 
 /// What the operator wants of the table.
@@ -72,7 +76,8 @@ pub const FENCE_AFTER_US: u64 = crate::table::guest::LEASE_US * 11 / 10;
 pub struct Policy {
     /// By name.
     pub guests: BTreeMap<String, GuestPolicy>,
-    /// Directors whose acknowledgement counts. One that was *seen* gone, or was removed, is no longer listed.
+    /// Directors whose acknowledgement counts. One that was *seen* gone, or was removed, is no
+    /// longer listed.
     pub directors: BTreeSet<DirectorId>,
     pub unit: Unit,
 }
@@ -84,7 +89,8 @@ pub struct GuestPolicy {
     pub weight: u32,
     pub node: String,
     pub wanted: Wanted,
-    /// The change under which `wanted` was asked for, by which progress is shown. None: as configured.
+    /// The change under which `wanted` was asked for, by which progress is shown. None: as
+    /// configured.
     pub change: Option<String>,
 }
 
@@ -368,7 +374,8 @@ impl Controller {
             .map(|(slot, _)| *slot)
     }
 
-    /// What is stored of a bucket, and how far its newest row has come. None: there is no table yet.
+    /// What is stored of a bucket, and how far its newest row has come. None: there is no table
+    /// yet.
     pub fn bucket(&self, bucket: Bucket) -> Option<(Entry, Stage)> {
         let index = usize::from(bucket.0);
         Some((*self.entries.get(index)?, self.progress.stage(index)))
@@ -401,7 +408,8 @@ impl Controller {
         self.entries = pages.into_iter().flat_map(|page| page.entries).collect();
         self.waiting = vec![None; self.entries.len()];
         self.waits.clear();
-        // What was heard before belongs to another controller's table: everything is offered and heard again.
+        // What was heard before belongs to another controller's table: everything is offered and
+        // heard again.
         self.progress = Progress::default();
         self.inventory.forget_reports();
         self.must_replan = true;

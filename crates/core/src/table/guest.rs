@@ -1,22 +1,27 @@
 //! A guest's part in the table's protocol: the machine inside `hitless ingress`.
 //!
 //! ```text
-//!  rows offered ─> Store ─(stored, grace period over)─> acknowledged              where the row names this guest
-//!                                                  └──> Count ─> zero: acknowledged    where the guest leaves by it
-//!                                                          └──> more: refused, the row will be withdrawn
+//!  rows offered ─> Store ─(stored, grace period over)─> acknowledged, where the row names this guest
+//!                           └──> Count ─> zero: acknowledged, where the guest leaves by it
+//!                                   └──> more: refused, the row will be withdrawn
 //!  every 20 ms: LeaseRequest ─> grant: lease until asked + 100 ms, beliefs updated
 //! ```
 //!
-//! The driver's part, for [`Action`] by action:
-//! - `Store`: write the rows into the ingress map, wait until no packet is judged by an older one any more (RCU grace
-//!   period, and what XDP passed up has been taken by the stack), then hand in [`Input::Stored`] with the ticket.
-//! - `Count`: begin a scan of all TCP sockets of the guest's kernel now, count by [`Held::is_live`] per bucket, add what
-//!   SYN cookies may still be out, and hand in [`Input::Counted`] with the ticket and all buckets that hold anything.
-//! - `Send`: to the controller, over the node agent's link. `Ask`: to every director's agent that is linked.
-//! - `Lease`: write `until` into the ingress map (the program compares it with `bpf_ktime_get_boot_ns`).
+//! The driver's part, action by action, in the order in which they come:
+//! - `Store`: write the rows into the ingress map, wait until no packet is judged by an older one
+//!   any more (RCU grace period, and what XDP passed up has been taken by the stack), then hand in
+//!   [`Input::Stored`] with the ticket.
+//! - `Count`: begin a scan of all TCP sockets of the guest's kernel now, count by [`Held::is_live`]
+//!   per bucket, add what SYN cookies may still be out, and hand in [`Input::Counted`] with the
+//!   ticket and all buckets that hold anything.
+//! - `Send`: to the controller, over the node agent's link. `Ask`: to every director's agent that
+//!   is linked.
+//! - `Lease`: write `until` into the ingress map (the program compares it with
+//!   `bpf_ktime_get_boot_ns`, so `now` is of that clock).
 //! - `Believe`: write whom to believe dead into the ingress map.
 //!
-//! After a restart of the process, make the machine with the rows that the pinned map holds: their sequences go on.
+//! After a restart of the process, make the machine with the rows that the pinned map holds: their
+//! sequences go on.
 //!
 //! [`Held::is_live`]: crate::steer::Held::is_live
 
@@ -33,7 +38,8 @@ use crate::time::Time;
 pub const LEASE_US: u64 = 100_000;
 /// How often it is asked for: four answers may be lost.
 pub const LEASE_REQUEST_EVERY_US: u64 = 20_000;
-/// How often live connections are counted where nobody waits for a count: a drain's progress is seen twice a second.
+/// How often live connections are counted where nobody waits for a count: a drain's progress is
+/// seen twice a second.
 pub const COUNT_EVERY_US: u64 = 500_000;
 
 /// Marks a request to the driver; its answer carries the same number.
@@ -49,7 +55,8 @@ pub enum Input {
     Message(ToGuest),
     /// The rows of this ticket are in the map, and no packet is judged by older ones.
     Stored { ticket: Ticket },
-    /// All buckets that hold live connections, by a scan that began after this ticket's `Count`; `connections` in total.
+    /// All buckets that hold live connections, by a scan that began after this ticket's `Count`;
+    /// `connections` in total.
     Counted {
         ticket: Ticket,
         live: Vec<(Bucket, u32)>,
@@ -106,12 +113,14 @@ pub struct Guest {
     rows: Vec<Row>,
     /// Rows that are being stored: those acknowledged afterwards, and those counted first.
     storing: BTreeMap<Ticket, Storing>,
-    /// Rows by which this guest leaves and that are stored, with the first ticket of a count that is late enough.
+    /// Rows by which this guest leaves and that are stored, with the first ticket of a count that
+    /// is late enough.
     leaving: BTreeMap<Bucket, (Sequence, Ticket)>,
     /// The count under way.
     counting: Option<Ticket>,
     count_due: Time,
-    /// What the controller was last told, of buckets that this guest does not lead. None: nothing yet.
+    /// What the controller was last told, of buckets that this guest does not lead. None: nothing
+    /// yet.
     reported: Option<BTreeMap<Bucket, u32>>,
     /// Buckets that it led until now: the next report tells of them, though it be 0.
     owed: BTreeSet<Bucket>,
@@ -230,7 +239,8 @@ impl Guest {
                     news.push((bucket, row));
                     self.leaving.remove(&bucket);
                 }
-                // An offer of what it has is acknowledged again; an older one is answered by a later offer.
+                // An offer of what it has is acknowledged again; an older one is answered by a
+                // later offer.
                 if *own == row {
                     has.push((bucket, row.sequence()));
                 }
@@ -292,7 +302,8 @@ impl Guest {
         self.report(live, connections);
     }
 
-    /// Tells what changed in buckets that this guest does not lead: those it may be asked to leave, or holds unasked.
+    /// Tells what changed in buckets that this guest does not lead: those it may be asked to leave,
+    /// or holds unasked.
     fn report(&mut self, live: BTreeMap<Bucket, u32>, connections: u64) {
         let mut led_by_others = live;
         let (rows, slot) = (&self.rows, self.slot);
@@ -345,7 +356,8 @@ impl Guest {
         self.believe(now);
     }
 
-    /// Dead is whom all agents that spoke within a lease's length believe dead; nobody, if none spoke.
+    /// Dead is whom all agents that spoke within a lease's length believe dead; nobody, if none
+    /// spoke.
     fn believe(&mut self, now: Time) {
         self.beliefs
             .retain(|_, (asked, _)| now.since_us(*asked) < LEASE_US);

@@ -5,16 +5,18 @@
 //!                   │ leaver holds connections, or is suspect
 //!                   └──> withdrawn: the next sequence repeats the row before
 //!
-//!  voluntary move:  [A,S] ─warm─> [A,B,S] ─shift─> [B,A,S] ─settle─> [B,S]       new standby: [B,S',S] ─> [B,S']
+//!  voluntary move:  [A,S] ─warm─> [A,B,S] ─shift─> [B,A,S] ─settle─> [B,S]
+//!  new standby:     [B,S] ─> [B,S',S] ─settle─> [B,S']
 //!  forced:          suspect to the tail; the destroyed leave; a holder that the row lacks is appended
 //! ```
 //!
-//! A stage is left when every party of it that [`owes`] an acknowledgement has given it; a party is offered the row when
-//! its stage has come. The stage is not stored: it follows from the row, the row before and the acknowledgements, so a
-//! new controller learns it by asking.
+//! A stage is left when every party of it that [`owes`] an acknowledgement has given it; a party is
+//! offered the row when its stage has come. The stage is not stored: it follows from the row, the
+//! row before and the acknowledgements, so a new controller learns it by asking.
 //!
-//! Invariants: a row differs from the one before by at most one living guest that leaves; nothing leaves without its own
-//! count of zero or its destruction; the next row comes only when all living parties have this one.
+//! Invariants: a row differs from the one before by at most one living guest that leaves; nothing
+//! leaves without its own count of zero or its destruction; the next row comes only when all living
+//! parties have this one.
 
 use serde::{Deserialize, Serialize};
 
@@ -44,7 +46,8 @@ pub enum Standing {
     Serving,
     /// Perhaps dead, and its lease may still run.
     Suspect,
-    /// Perhaps dead, and its lease has run out: it may live and serve, but it answers nothing unknown.
+    /// Perhaps dead, and its lease has run out: it may live and serve, but it answers nothing
+    /// unknown.
     Fenced,
     /// Its kernel is known to be destroyed.
     Gone,
@@ -161,7 +164,8 @@ pub fn leaves(entry: &Entry, slot: GuestSlot) -> bool {
     entry.before.contains(slot) && !entry.row.contains(slot)
 }
 
-/// Whether `slot`, which leaves, acknowledges only with a count of zero that began after it had the row.
+/// Whether `slot`, which leaves, acknowledges only with a count of zero that began after it had the
+/// row.
 pub fn counts_before_leaving(rules: &Rules, entry: &Entry, slot: GuestSlot) -> bool {
     rules.leaver_first && leaves(entry, slot)
 }
@@ -181,7 +185,8 @@ pub fn stage_of(rules: &Rules, entry: &Entry, party: Party) -> Stage {
     }
 }
 
-/// Whether the row waits for this guest's acknowledgement. (For a director it does until that is removed.)
+/// Whether the row waits for this guest's acknowledgement. (For a director it does until that is
+/// removed.)
 pub fn owes(rules: &Rules, entry: &Entry, slot: GuestSlot, standing: Standing) -> bool {
     match standing {
         Standing::Serving => true,
@@ -197,8 +202,8 @@ pub fn owes(rules: &Rules, entry: &Entry, slot: GuestSlot, standing: Standing) -
     }
 }
 
-/// Whether a suspect may be trusted with a lease again. `has_newest_rows`: it acknowledged the newest row of every
-/// bucket.
+/// Whether a suspect may be trusted with a lease again. `has_newest_rows`: it acknowledged the
+/// newest row of every bucket.
 pub const fn may_trust_again(rules: &Rules, has_newest_rows: bool) -> bool {
     has_newest_rows || !rules.lease_back_with_newest_row
 }
@@ -286,7 +291,8 @@ fn voluntary(rules: &Rules, entry: &Entry, view: &impl View) -> Next {
     if let Some(joiner) = joiner
         && row.len() < ROW_SLOTS
     {
-        // Behind the head; before it only where no living guest of the row could take a new connection.
+        // Behind the head; before it only where no living guest of the row could take a new
+        // connection.
         let has_living_head = row
             .head()
             .is_some_and(|head| view.standing(head) == Standing::Serving);

@@ -9,8 +9,8 @@ use super::step::{Action, Steps, Violation, judge_with, opinions};
 
 /// Whether packets that are sent now, while nothing else happens, arrive where they belong.
 ///
-/// Nobody dead: whatever anybody believes. Somebody dead: beliefs are exact, and living guests that are not suspect
-/// have the newest row; otherwise nothing is demanded of this state.
+/// Nobody dead: whatever anybody believes. Somebody dead: beliefs are exact, and living guests that
+/// are not suspect have the newest row; otherwise nothing is demanded of this state.
 pub fn reach(rules: &Rules, state: &State) -> Option<Violation> {
     let is_dead = |slot: &GuestSlot| !state.guests[index(*slot)].is_alive;
     let has_dead = state
@@ -127,7 +127,8 @@ impl Walk<'_> {
                         Kind::Data(home) => at == usize::from(home),
                         Kind::Syn => guest.kernel != Kernel::Nothing,
                     },
-                    // A suspect that was passed over is silent; the next row takes the packet elsewhere.
+                    // A suspect that was passed over is silent; the next row takes the packet
+                    // elsewhere.
                     Verdict::Drop(_) => {
                         guest.standing != Seen::Serving && guest.row != self.state.row
                     }

@@ -61,7 +61,8 @@ pub fn search(rules: &Rules, start: State, limit: usize) -> Found {
     }
 }
 
-/// States in the order in which they were found, each with the step that led to it, and an index by hash.
+/// States in the order in which they were found, each with the step that led to it, and an index by
+/// hash.
 struct Visited {
     states: Vec<(State, u32, Action)>,
     table: Vec<u32>,

@@ -141,8 +141,8 @@ pub enum Violation {
     SynReach,
     /// I2: two kernels hold the connection as established.
     TwoHomes,
-    /// I3: a SYN from before the newest row started a connection at a guest that does not lead, and that believes the
-    /// head alive, although all have the row and its head listens.
+    /// I3: a SYN from before the newest row started a connection at a guest that does not lead, and
+    /// that believes the head alive, although all have the row and its head listens.
     NewGoesOld,
     /// I4: a move does not settle.
     Stuck,
@@ -214,7 +214,8 @@ impl State {
     }
 }
 
-/// What [`next_row`] sees. Counts are those of the moment: old ones only lead to rows that are withdrawn.
+/// What [`next_row`] sees. Counts are those of the moment: old ones only lead to rows that are
+/// withdrawn.
 struct Sight<'a> {
     state: &'a State,
     rules: &'a Rules,
@@ -251,7 +252,7 @@ impl View for Sight<'_> {
 }
 
 /// The world's next states.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Steps {
     pub next: Vec<(Action, State, Option<Violation>)>,
 }

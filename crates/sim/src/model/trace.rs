@@ -96,8 +96,8 @@ pub fn read(text: &str) -> Result<Trace, String> {
     })
 }
 
-/// Takes the trace's steps under `rules`. Steps that are not possible are passed over: with all rules some are not.
-/// Returns the first violation, and how many steps were taken.
+/// Takes the trace's steps under `rules`. Steps that are not possible are passed over: with all
+/// rules some are not. Returns the first violation, and how many steps were taken.
 pub fn replay(rules: &Rules, trace: &Trace) -> (Option<Violation>, usize) {
     let mut state = State::new(trace.budget);
     let mut steps = Steps::new();

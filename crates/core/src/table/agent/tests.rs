@@ -1,1 +1,57 @@
+use super::*;
 
+fn slot(number: u16) -> GuestSlot {
+    GuestSlot::new(number).unwrap()
+}
+
+fn trust(generation: u64, trusted: &[u16], suspects: &[u16]) -> Input {
+    let slots = |numbers: &[u16]| numbers.iter().map(|number| slot(*number)).collect();
+    Input::Message(ToAgent::Trust {
+        generation: Generation(generation),
+        trusted: slots(trusted),
+        suspects: slots(suspects),
+    })
+}
+
+fn is_renewed(agent: &mut Agent, now: Time, guest: u16) -> bool {
+    agent.handle(
+        now,
+        Input::Request(LeaseRequest {
+            guest: slot(guest),
+            asked: now,
+        }),
+    );
+    let mut renewed = None;
+    while let Some(action) = agent.poll_action() {
+        if let Action::Grant { grant, .. } = action {
+            renewed = Some(grant.is_renewed);
+        }
+    }
+    renewed.unwrap()
+}
+
+#[test]
+fn only_the_trusted_get_leases_and_an_older_trust_is_not_taken() {
+    let mut agent = Agent::new(DirectorId(1), &[], Trust::default());
+    assert!(!is_renewed(&mut agent, Time(0), 1));
+    agent.handle(Time(1), trust(4, &[1], &[2]));
+    assert!(is_renewed(&mut agent, Time(2), 1));
+    assert!(!is_renewed(&mut agent, Time(2), 2));
+    agent.handle(Time(3), trust(3, &[1, 2], &[]));
+    assert!(!is_renewed(&mut agent, Time(4), 2));
+    assert_eq!(agent.status().trust.generation, Generation(4));
+}
+
+#[test]
+fn who_is_silent_is_believed_dead_until_it_is_heard() {
+    let mut agent = Agent::new(DirectorId(1), &[], Trust::default());
+    agent.handle(Time(0), trust(1, &[1, 2], &[]));
+    for ms in (0..2_000).step_by(20) {
+        is_renewed(&mut agent, Time(ms * 1_000), 1);
+    }
+    assert_eq!(agent.status().believed_dead, [slot(2)]);
+    is_renewed(&mut agent, Time(2_000_000), 2);
+    assert!(agent.status().believed_dead.is_empty());
+    agent.handle(Time(2_000_000 + BELIEVE_DEAD_AFTER_US), Input::Tick);
+    assert_eq!(agent.status().believed_dead, [slot(1), slot(2)]);
+}

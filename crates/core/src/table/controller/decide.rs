@@ -8,10 +8,11 @@ use super::{
 };
 use crate::assign::{Candidate, assign};
 use crate::row::{BUCKETS, Bucket, GuestSlot, Row};
+use crate::rules::Rules;
 use crate::table::message::{BATCH, Generation, Party, ToAgent, ToGuest};
 use crate::table::step::{
     self, Entry, Live, Next, Standing, View, Wait, Why, counts_before_leaving, first_row,
-    may_trust_again, next_row, stage_of,
+    may_trust_again, next_row, slot_of_new_kernel, stage_of,
 };
 use crate::time::Time;
 
@@ -76,7 +77,8 @@ impl Controller {
         }
     }
 
-    /// The header after boots, losses, suspicions and returns, with the generation of the next write.
+    /// The header after boots, losses, suspicions and returns, with the generation of the next
+    /// write.
     fn next_header(&self, now: Time) -> Header {
         let old = self.header.clone().unwrap_or(Header {
             schema: SCHEMA,
@@ -88,7 +90,7 @@ impl Controller {
         let mut header = old.clone();
         header.generation = Generation(old.generation.0 + 1);
         for (name, boot) in &self.inventory.boots {
-            book_in(&mut header, name, *boot);
+            book_in(&self.rules, &mut header, name, *boot);
         }
         for (slot, record) in &mut header.guests {
             let is_suspect = self.inventory.is_suspect(*slot, now);
@@ -363,7 +365,7 @@ impl Controller {
 }
 
 /// Gives the kernel `boot` of guest `name` a slot, if it has none; its kernel before is gone.
-fn book_in(header: &mut Header, name: &str, boot: u64) {
+fn book_in(rules: &Rules, header: &mut Header, name: &str, boot: u64) {
     if header
         .guests
         .values()
@@ -371,19 +373,20 @@ fn book_in(header: &mut Header, name: &str, boot: u64) {
     {
         return;
     }
-    for record in header
-        .guests
-        .values_mut()
-        .filter(|record| record.name == name)
-    {
-        record.state = State::Gone;
+    let mut old = None;
+    for (slot, record) in &mut header.guests {
+        if record.name == name {
+            record.state = State::Gone;
+            old = Some(*slot);
+        }
     }
     let numbers = (header.last_slot + 1..=GuestSlot::MAX).chain(1..=header.last_slot);
     let free = numbers
         .filter_map(GuestSlot::new)
         .find(|slot| !header.guests.contains_key(slot));
     // 4,095 guests are the limit of the row; one more waits until another is gone.
-    let Some(slot) = free else { return };
+    let Some(new) = free else { return };
+    let slot = slot_of_new_kernel(rules, old.unwrap_or(new), new);
     header.last_slot = slot.number();
     let record = GuestRecord {
         name: name.to_owned(),

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::row::{Bucket, GuestSlot};
 use crate::table::message::{DirectorId, FromAgent, FromGuest, Generation, Party};
-use crate::table::step::Live;
+use crate::table::step::{Live, Wait};
 use crate::time::Time;
 
 /// Everything observed; nothing of it is decided here.
@@ -28,7 +28,8 @@ pub(super) struct Inventory {
     long_suspects: BTreeSet<GuestSlot>,
     /// Suspects whose lease has run out.
     pub(super) fenced: BTreeSet<GuestSlot>,
-    /// When the suspects' leases have run out. None: not all agents have withdrawn their trust, or nobody waits.
+    /// When the suspects' leases have run out. None: not all agents have withdrawn their trust, or
+    /// nobody waits.
     pub(super) fence_at: Option<Time>,
     reports: BTreeMap<GuestSlot, Report>,
     /// Buckets whose leaver holds connections.
@@ -109,7 +110,8 @@ impl Inventory {
         self.suspected.contains(&slot) || self.silent_since.get(&slot).is_some_and(is_silent)
     }
 
-    /// Notes who is suspect; whether a suspect has been one for so long that its wishes go to others.
+    /// Notes who is suspect; whether a suspect has been one for so long that its wishes go to
+    /// others.
     pub(super) fn note_suspects(&mut self, suspects: &BTreeSet<GuestSlot>, now: Time) {
         self.suspect_since.retain(|slot, _| suspects.contains(slot));
         for slot in suspects {
@@ -274,7 +276,6 @@ impl Controller {
 
     /// A full report says zero of buckets that it does not name.
     fn revisit_waits_for_count(&mut self, slot: GuestSlot) {
-        use crate::table::step::Wait;
         for (index, wait) in self.waiting.iter().enumerate() {
             if *wait == Some(Wait::Count(slot)) {
                 self.todo.set(index);
@@ -282,7 +283,8 @@ impl Controller {
         }
     }
 
-    /// Finds the suspects whose lease has run out: a lease after all agents have withdrawn their trust.
+    /// Finds the suspects whose lease has run out: a lease after all agents have withdrawn their
+    /// trust.
     pub(super) fn fence(&mut self, now: Time) {
         let strays = self.inventory.strays.len();
         self.inventory

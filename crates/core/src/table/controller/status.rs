@@ -1,4 +1,5 @@
-//! How the table is doing, for people: guests, waits with their reasons, changes with their progress.
+//! How the table is doing, for people: guests, waits with their reasons, changes with their
+//! progress.
 
 use std::collections::BTreeMap;
 

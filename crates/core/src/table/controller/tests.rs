@@ -4,8 +4,8 @@ use crate::table::agent::{self, Agent, Trust};
 use crate::table::guest::{self, Guest, LEASE_US};
 use crate::table::step::Why;
 
-/// A cluster in memory: a store, a controller, agents, guests with kernels, perfect links. Time jumps from deadline to
-/// deadline.
+/// A cluster in memory: a store, a controller, agents, guests with kernels, perfect links. Time
+/// jumps from deadline to deadline.
 struct Cluster {
     now: Time,
     store: Option<(Header, Vec<Page>)>,
