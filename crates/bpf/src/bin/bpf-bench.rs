@@ -169,6 +169,13 @@ fn measure() -> Result<Vec<Figure>> {
     )?;
     measure_ingress(&ingress_bench, floors, &mut figures)?;
     figures.push(measure_rows(&director)?);
+    let mut barriers = Vec::new();
+    for _ in 0..ROUNDS {
+        let start = Instant::now();
+        director.barrier()?;
+        barriers.push(start.elapsed().as_secs_f64() * 1_000.0);
+    }
+    figures.push(Figure::new("barrier behind rows", "ms", median(barriers)));
     Ok(figures)
 }
 
