@@ -268,6 +268,8 @@ pub struct Controller {
     /// What each bucket waits for, and since when anything waits for that.
     waiting: Vec<Option<Wait>>,
     waits: BTreeMap<Wait, (usize, Time)>,
+    /// Since when no guest can be given buckets. None: one can.
+    nobody_since: Option<Time>,
     offer_again: Time,
     last_now: Time,
 }
@@ -304,6 +306,7 @@ impl Controller {
             must_replan: true,
             waiting: Vec::new(),
             waits: BTreeMap::new(),
+            nobody_since: None,
             offer_again: Time(0),
             last_now: Time(0),
         }

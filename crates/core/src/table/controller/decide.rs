@@ -124,7 +124,7 @@ impl Controller {
     }
 
     /// Entries whose wish changes, or all of them with their first rows.
-    fn replanned(&self, header: &Header, now: Time) -> Vec<(usize, Entry)> {
+    fn replanned(&mut self, header: &Header, now: Time) -> Vec<(usize, Entry)> {
         let Some(policy) = &self.inventory.policy else {
             return Vec::new();
         };
@@ -151,6 +151,10 @@ impl Controller {
             })
             .collect();
         let has_anybody = candidates.values().any(|candidate| candidate.weight > 0);
+        self.nobody_since = match (has_anybody, self.nobody_since) {
+            (true, _) => None,
+            (false, since) => since.or(Some(now)),
+        };
         if !has_anybody {
             // Whoever has the buckets keeps them: there is nobody to give them to.
             return Vec::new();

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::{ChangeStatus, Controller, GuestStatus, State, Status, WaitReason, Wanted};
-use crate::row::GuestSlot;
+use crate::row::{BUCKETS, GuestSlot};
 use crate::table::message::Party;
 use crate::table::step::{Stage, Wait, stage_of};
 
@@ -82,7 +82,14 @@ impl Controller {
 
     /// One line per reason and per party that is waited for.
     fn wait_reasons(&self) -> Vec<WaitReason> {
-        let mut reasons = Vec::new();
+        let nobody = self.nobody_since.map(|since| WaitReason {
+            code: Wait::NoGuest.code().to_owned(),
+            wait: Wait::NoGuest,
+            object: None,
+            buckets: BUCKETS,
+            since,
+        });
+        let mut reasons: Vec<WaitReason> = nobody.into_iter().collect();
         let parties = self.parties();
         for (wait, (buckets, since)) in &self.waits {
             let mut objects = BTreeMap::new();

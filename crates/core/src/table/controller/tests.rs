@@ -538,3 +538,26 @@ fn a_reborn_kernel_gets_a_new_slot() {
     );
     assert_eq!(Row::NONE.sequence(), Sequence(0));
 }
+
+#[test]
+fn the_last_guest_cannot_be_drained_and_that_is_said() {
+    let mut cluster = Cluster::new(1);
+    cluster.tell(Input::Policy(cluster.policy.clone()));
+    cluster.add("a", "n1");
+    cluster.settle();
+    cluster.drain("a");
+    cluster.run(1_000_000);
+    let status = cluster.status();
+    assert_eq!(
+        cluster.leads(cluster.slot("a")),
+        BUCKETS,
+        "it goes on serving"
+    );
+    assert!(status.waits.iter().any(|wait| wait.code == "no-guest"));
+    assert!(!status.changes[0].is_done);
+    // Another guest comes, and the drain goes on by itself.
+    cluster.add("b", "n2");
+    cluster.settle();
+    assert!(cluster.status().waits.is_empty());
+    assert_eq!(cluster.leads(cluster.slot("b")), BUCKETS);
+}
