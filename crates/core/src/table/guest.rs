@@ -42,6 +42,9 @@ pub const LEASE_REQUEST_EVERY_US: u64 = 20_000;
 /// seen twice a second.
 pub const COUNT_EVERY_US: u64 = 500_000;
 
+/// Every so many reports one is full, so that a lost one is made good within ten seconds.
+pub const FULL_REPORT_EVERY: u64 = 20;
+
 /// Marks a request to the driver; its answer carries the same number.
 #[derive(
     Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize,
@@ -125,6 +128,7 @@ pub struct Guest {
     /// Buckets that it led until now: the next report tells of them, though it be 0.
     owed: BTreeSet<Bucket>,
     connections: Option<u64>,
+    reports: u64,
     ask_due: Time,
     lease_until: Time,
     /// The last word of each director's agent on who is dead, and when it was asked for.
@@ -158,6 +162,7 @@ impl Guest {
             reported: None,
             owed: BTreeSet::new(),
             connections: None,
+            reports: 0,
             ask_due: Time(0),
             lease_until: Time(0),
             beliefs: BTreeMap::new(),
@@ -308,6 +313,10 @@ impl Guest {
         let mut led_by_others = live;
         let (rows, slot) = (&self.rows, self.slot);
         led_by_others.retain(|bucket, _| rows[usize::from(bucket.0)].head() != Some(slot));
+        if self.reports % FULL_REPORT_EVERY == 0 {
+            self.reported = None;
+        }
+        self.reports += 1;
         let is_full = self.reported.is_none();
         let before = self.reported.take().unwrap_or_default();
         let owed = core::mem::take(&mut self.owed);

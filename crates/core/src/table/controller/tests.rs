@@ -18,6 +18,9 @@ struct Cluster {
     leases: BTreeMap<GuestSlot, Time>,
     boots: BTreeMap<String, u64>,
     writes: usize,
+    /// Of 1,000 messages so many are lost, by this generator.
+    loss: u64,
+    random: u64,
 }
 
 impl Cluster {
@@ -41,6 +44,8 @@ impl Cluster {
             leases: BTreeMap::new(),
             boots: BTreeMap::new(),
             writes: 0,
+            loss: 0,
+            random: 42,
         }
     }
 
@@ -92,6 +97,14 @@ impl Cluster {
         self.pump();
     }
 
+    fn is_lost(&mut self) -> bool {
+        self.random = self
+            .random
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        (self.random >> 33) % 1_000 < self.loss
+    }
+
     /// Carries out all actions of all machines until none has any.
     fn pump(&mut self) {
         loop {
@@ -120,6 +133,10 @@ impl Cluster {
 
     fn carry_out(&mut self, action: Action) {
         let now = self.now;
+        let is_message = matches!(action, Action::ToAgent { .. } | Action::ToGuest { .. });
+        if is_message && self.is_lost() {
+            return;
+        }
         match action {
             Action::Load => {
                 let content = self.store.clone();
@@ -174,6 +191,9 @@ impl Cluster {
 
     fn carry_out_agent(&mut self, id: DirectorId, action: agent::Action) {
         let now = self.now;
+        if matches!(action, agent::Action::Send(_)) && self.is_lost() {
+            return;
+        }
         match action {
             agent::Action::Store { ticket, .. } => {
                 self.agents
@@ -197,6 +217,9 @@ impl Cluster {
 
     fn carry_out_guest(&mut self, slot: GuestSlot, action: guest::Action) {
         let now = self.now;
+        if matches!(action, guest::Action::Send(_)) && self.is_lost() {
+            return;
+        }
         match action {
             guest::Action::Store { ticket, .. } => {
                 self.guests
@@ -560,4 +583,28 @@ fn the_last_guest_cannot_be_drained_and_that_is_said() {
     cluster.settle();
     assert!(cluster.status().waits.is_empty());
     assert_eq!(cluster.leads(cluster.slot("b")), BUCKETS);
+}
+
+#[test]
+fn lost_messages_only_delay() {
+    let mut cluster = Cluster::new(2);
+    cluster.tell(Input::Policy(cluster.policy.clone()));
+    cluster.add("a", "n1");
+    cluster.add("b", "n2");
+    cluster.loss = 300;
+    cluster.add("c", "n3");
+    let settles = |cluster: &mut Cluster| {
+        for _ in 0..600 {
+            cluster.run(100_000);
+            if cluster.status().unsettled == 0 && cluster.entries().len() == BUCKETS {
+                return;
+            }
+        }
+        panic!("not settled: {:?}", cluster.status().waits);
+    };
+    settles(&mut cluster);
+    cluster.drain("a");
+    settles(&mut cluster);
+    cluster.assert_agreed();
+    assert_eq!(cluster.status().guests[&cluster.slot("a")].named, 0);
 }
