@@ -654,6 +654,15 @@ impl Controller {
     }
 }
 
+/// Peers hear at once that nobody is there any more.
+impl Drop for Controller {
+    fn drop(&mut self) {
+        for seen in self.seen.values() {
+            seen.link.close();
+        }
+    }
+}
+
 /// Whether a report says something that orders or changes depend on.
 fn is_news(old: &NodeReport, new: &NodeReport) -> bool {
     let bare = |report: &NodeReport| {

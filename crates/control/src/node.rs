@@ -743,6 +743,18 @@ impl Node {
     }
 }
 
+/// Peers hear at once that nobody is there any more.
+impl Drop for Node {
+    fn drop(&mut self) {
+        if let Some(controller) = &self.controller {
+            controller.close();
+        }
+        for guest in self.guest_links.values() {
+            guest.sender.close();
+        }
+    }
+}
+
 /// Orders as they are kept: of one boot of the node's kernel.
 #[derive(serde::Serialize, serde::Deserialize)]
 struct Kept {
