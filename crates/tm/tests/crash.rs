@@ -1,5 +1,7 @@
 //! kill -9 of the worker under traffic: raw TCP and idle HTTP connections live on, and nobody is refused.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::io::{Read, Write};

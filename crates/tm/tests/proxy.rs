@@ -1,5 +1,7 @@
 //! Raw TCP and HTTP/1.1 through one keeper and worker.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::io::{Read, Write};
@@ -135,4 +137,35 @@ fn a_member_that_answers_after_the_clients_half_close_is_heard() {
     let mut answer = String::new();
     client.read_to_string(&mut answer).unwrap();
     assert_eq!(answer, "3000000 bytes");
+}
+
+#[test]
+fn metrics_are_served_where_the_site_says_and_the_monitors_run() {
+    let member = Echo::http();
+    let admin = own_address();
+    let text = format!(
+        "admin: {{ listen: '{admin}' }}\npools:\n  web:\n    members: ['{}']\n    \
+         monitor: {{ tcp: {{ interval: 100ms }} }}\nvirtual_servers:\n  \
+         web: {{ listen: '{}', protocol: http, pool: web }}\n",
+        member.address,
+        own_address()
+    );
+    let manager = Manager::start(&text);
+    HttpClient::connect(manager.address("web")).get(10);
+    common::wait_for("the monitor", || {
+        (manager.status()["pools"][0]["members"][0]["health"] == "up").then_some(())
+    });
+    // Several, so that each event loop's socket would be hit if there were more than one.
+    for _ in 0..8 {
+        let mut scraper = TcpStream::connect(admin).unwrap();
+        scraper.set_read_timeout(Some(PATIENCE)).unwrap();
+        scraper
+            .write_all(b"GET /metrics HTTP/1.1\r\nHost: t\r\n\r\n")
+            .unwrap();
+        let mut answer = String::new();
+        scraper.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        assert!(answer.contains("hitless_virtual_server_requests_total{virtual_server=\"web\"} 1"));
+        assert!(answer.contains("hitless_build_info{build=\"first\"} 1"));
+    }
 }

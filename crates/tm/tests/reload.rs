@@ -1,5 +1,7 @@
 //! Configurations that change while connections live, and those that are refused whole.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::io::Read;

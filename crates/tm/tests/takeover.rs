@@ -1,5 +1,7 @@
 //! The program is replaced under traffic: every connection is carried at any byte, whatever the successor does.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::time::{Duration, Instant};

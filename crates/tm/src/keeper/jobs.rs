@@ -10,6 +10,7 @@ use hitless_carry::process::Ended;
 use hitless_carry::slots::{Kind, Slots};
 use hitless_carry::{memory, message};
 
+use super::listeners::Listener;
 use super::process::{Stage, Start, Worker};
 use super::{Job, Keeper, KeeperError, Which, Who, listeners, state};
 use crate::clock::now_us;
@@ -52,7 +53,7 @@ impl Keeper {
         Ok(())
     }
 
-    fn start_worker(&mut self, role: Role, predecessor: u32) -> std::io::Result<Worker> {
+    fn start_worker(&self, role: Role, predecessor: u32) -> std::io::Result<Worker> {
         let head = self.slots.head();
         let incarnation = head.incarnation.fetch_add(1, Ordering::Relaxed) + 1;
         let (user, group) = self.options.worker_user.unwrap_or((65534, 65534));
@@ -192,7 +193,7 @@ impl Keeper {
     pub(super) fn on_packet(&mut self, which: Which, packet: ToKeeper, fds: Vec<OwnedFd>) {
         match packet {
             ToKeeper::Hello(hello) => self.on_hello(which, hello),
-            ToKeeper::Accept { addresses } => self.on_accept(which, addresses),
+            ToKeeper::Accept { addresses, single } => self.on_accept(which, addresses, &single),
             ToKeeper::Refuse { text } => self.on_refuse(which, &text),
             ToKeeper::Applied { text } => self.on_applied(which, &text),
             ToKeeper::TakeoverDone => self.on_takeover_done(which),
@@ -222,6 +223,12 @@ impl Keeper {
                         None => (Outcome::Failed, "the worker's answer was lost\n"),
                     };
                     self.reply(Who(Some(client)), outcome, text);
+                }
+            }
+            ToKeeper::MetricsPlease { id } => {
+                let facts = self.facts();
+                if let Some(worker) = self.worker(which) {
+                    worker.send(&ToWorker::Metrics { id, facts });
                 }
             }
             ToKeeper::Drained => {
@@ -289,15 +296,19 @@ impl Keeper {
         }
     }
 
-    fn on_accept(&mut self, which: Which, addresses: Vec<SocketAddr>) {
-        let lanes = self.slots.lanes();
+    fn on_accept(&mut self, which: Which, mut addresses: Vec<SocketAddr>, single: &[SocketAddr]) {
         let mut fresh = Vec::new();
+        addresses.extend(single);
         for &address in &addresses {
-            if self
-                .listeners
-                .iter()
-                .any(|listener| listener.requested == address)
-            {
+            let lanes = if single.contains(&address) {
+                1
+            } else {
+                self.slots.lanes()
+            };
+            let is_it = |listener: &Listener| {
+                listener.requested == address && listener.sockets.len() == lanes as usize
+            };
+            if self.listeners.iter().any(is_it) {
                 continue;
             }
             match listeners::bind(address, lanes) {

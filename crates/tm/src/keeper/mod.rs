@@ -281,7 +281,7 @@ impl Keeper {
     }
 
     /// Sleeps until something happens.
-    fn wait(&mut self) -> Result<(), KeeperError> {
+    fn wait(&self) -> Result<(), KeeperError> {
         let deadlines = [
             self.current.as_ref(),
             self.next.as_ref(),
@@ -390,11 +390,7 @@ impl Keeper {
     /// connection over must be known before its successor can release it.
     fn drain_lanes(&mut self) {
         let mut buffer = vec![0u8; message::BYTES_MAX];
-        let workers = [
-            self.leaving.as_mut(),
-            self.current.as_mut(),
-            self.next.as_mut(),
-        ];
+        let workers = [&self.leaving, &self.current, &self.next];
         for worker in workers.into_iter().flatten() {
             drain_worker(worker, &mut self.held, &mut buffer);
         }
@@ -531,7 +527,7 @@ fn interest(is_flushed: bool) -> PollFlags {
 }
 
 /// Takes in all that waits in a worker's lanes, dead or alive.
-fn drain_worker(worker: &mut Worker, held: &mut Held, buffer: &mut [u8]) {
+fn drain_worker(worker: &Worker, held: &mut Held, buffer: &mut [u8]) {
     for (index, lane) in worker.lanes.iter().enumerate() {
         loop {
             let mut fds = Vec::new();

@@ -131,9 +131,10 @@ pub(crate) enum ToWorker {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum ToKeeper {
     Hello(WorkerHello),
-    /// The configuration is valid and needs these addresses, in this order, each once.
+    /// The configuration is valid and needs these addresses, each once: with a socket for every lane, and with one.
     Accept {
         addresses: Vec<SocketAddr>,
+        single: Vec<SocketAddr>,
     },
     Refuse {
         text: String,
@@ -157,6 +158,10 @@ pub(crate) enum ToKeeper {
     },
     /// Every connection is over.
     Drained,
+    /// Ask for metrics, for a scraper that asked this worker.
+    MetricsPlease {
+        id: u32,
+    },
 }
 
 impl ToWorker {
@@ -291,10 +296,13 @@ impl ToKeeper {
                 w.u16(hello.keeper_states.0).u16(hello.keeper_states.1);
                 w.u64(hello.descriptors_max).text(&hello.build);
             }
-            Self::Accept { addresses } => {
-                w.u8(2).u32(addresses.len() as u32);
-                for address in addresses {
-                    w.address(*address);
+            Self::Accept { addresses, single } => {
+                w.u8(2);
+                for list in [addresses, single] {
+                    w.u32(list.len() as u32);
+                    for address in list {
+                        w.address(*address);
+                    }
                 }
             }
             Self::Refuse { text } => {
@@ -318,6 +326,9 @@ impl ToKeeper {
             Self::Drained => {
                 w.u8(9);
             }
+            Self::MetricsPlease { id } => {
+                w.u8(10).u32(*id);
+            }
         }
         w.bytes
     }
@@ -334,9 +345,14 @@ impl ToKeeper {
                 build: r.text()?.to_owned(),
             }),
             2 => {
-                let count = r.u32()?;
-                let addresses = (0..count).map(|_| r.address()).collect::<Result<_, _>>()?;
-                Self::Accept { addresses }
+                let mut list = || -> Result<Vec<SocketAddr>, Malformed> {
+                    let count = r.u32()?;
+                    (0..count).map(|_| r.address()).collect()
+                };
+                Self::Accept {
+                    addresses: list()?,
+                    single: list()?,
+                }
             }
             3 => Self::Refuse {
                 text: r.text()?.to_owned(),
@@ -351,6 +367,7 @@ impl ToKeeper {
             7 => Self::OrphansPlease { of: r.u32()? },
             8 => Self::Text { id: r.u32()? },
             9 => Self::Drained,
+            10 => Self::MetricsPlease { id: r.u32()? },
             _ => return Err(Malformed),
         })
     }

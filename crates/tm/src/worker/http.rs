@@ -418,7 +418,7 @@ enum Flushed {
     Failed,
 }
 
-fn flush_client(core: &mut Core, http: &mut Http, index: usize) -> Flushed {
+fn flush_client(core: &Core, http: &mut Http, index: usize) -> Flushed {
     let client = &mut http.clients[index];
     if !client.writable {
         return Flushed::Stuck;
@@ -440,7 +440,7 @@ fn flush_client(core: &mut Core, http: &mut Http, index: usize) -> Flushed {
     }
 }
 
-fn flush_member(core: &mut Core, http: &mut Http, index: usize, up: usize) -> Flushed {
+fn flush_member(core: &Core, http: &mut Http, index: usize, up: usize) -> Flushed {
     let (client, up) = (&mut http.clients[index], &mut http.ups[up]);
     if !up.writable {
         return Flushed::Stuck;
@@ -862,7 +862,7 @@ fn put_client(
 
 /// The same towards the member; while it is connecting, all of it waits. `false`: the connection is over.
 fn put_member(
-    core: &mut Core,
+    core: &Core,
     room: &mut Room,
     http: &mut Http,
     index: usize,
@@ -1000,7 +1000,7 @@ fn act(core: &mut Core, room: &mut Room, http: &mut Http, index: usize, told: To
 }
 
 /// An exchange is complete: keeps the books.
-fn done(core: &mut Core, http: &mut Http, index: usize, after: After, member: After) {
+fn done(core: &Core, http: &mut Http, index: usize, after: After, member: After) {
     let Some(client) = http.clients.get_mut(index) else {
         return;
     };

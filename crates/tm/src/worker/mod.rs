@@ -7,8 +7,9 @@ use core::net::SocketAddr;
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use hitless_carry::slots::Slots;
 use hitless_carry::{memory, message, process};
@@ -17,6 +18,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags};
 
 use self::core_of_lane::Core;
 use self::event_loop::{Command, EventLoop, Inbox, Outbox, Report};
+use crate::admin::AdminServer;
 use crate::clock::now_us;
 use crate::link::{
     self, KEEPER_STATE_LAYOUT, KeeperFacts, KeeperHello, Role, SNAPSHOT_LAYOUT, ToKeeper, ToWorker,
@@ -89,13 +91,10 @@ pub fn run_trial(build_id: &str, trial: Trial) -> Result<(), WorkerError> {
     let mut fds = Vec::new();
     let received =
         message::receive(&link, &mut buffer, &mut fds, true).map_err(io("keeper link"))?;
-    let hello = match ToWorker::decode(&buffer[..received.len]) {
-        Ok(ToWorker::Hello(hello)) => hello,
-        _ => {
-            return Err(WorkerError::Link(
-                "the keeper's hello is of another version".into(),
-            ));
-        }
+    let Ok(ToWorker::Hello(hello)) = ToWorker::decode(&buffer[..received.len]) else {
+        return Err(WorkerError::Link(
+            "the keeper's hello is of another version".into(),
+        ));
     };
     if received.fds_lost || fds.len() != 1 + hello.lanes as usize {
         return Err(WorkerError::Link(
@@ -128,6 +127,8 @@ struct Worker {
     board: Board,
     /// `None` until there is a site, and in a successor until it knows what its predecessor knew of members.
     monitors: Option<Monitors>,
+    admin: Option<(SocketAddr, AdminServer)>,
+    scrapes: Arc<Scrapes>,
     lanes: Vec<Arc<Inbox>>,
     reports: Receiver<(u32, Report)>,
     wake: Arc<OwnedFd>,
@@ -148,6 +149,39 @@ struct Listening {
     bound: SocketAddr,
     sockets: Vec<OwnedFd>,
 }
+
+/// Scrapers that wait in the admin server's threads. The keeper's part of the metrics is asked for each.
+struct Scrapes {
+    waiting: Mutex<Vec<Scrape>>,
+    wake: Arc<OwnedFd>,
+}
+
+struct Scrape {
+    is_asked: bool,
+    text: Sender<String>,
+}
+
+/// A scraper waits for at most this long.
+const SCRAPE_TIME_MAX: Duration = Duration::from_secs(2);
+
+impl Scrapes {
+    fn lock(&self) -> MutexGuard<'_, Vec<Scrape>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn scrape(&self) -> String {
+        let (text, answer) = channel();
+        self.lock().push(Scrape {
+            is_asked: false,
+            text,
+        });
+        let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
+        answer.recv_timeout(SCRAPE_TIME_MAX).unwrap_or_default()
+    }
+}
+
+/// The number of a question that a scraper asked; the keeper's own are below it for billions of questions.
+const SCRAPE_ID: u32 = u32::MAX;
 
 /// How many lanes have said what.
 #[derive(Default)]
@@ -217,6 +251,11 @@ impl Worker {
             slots,
             board,
             monitors: None,
+            admin: None,
+            scrapes: Arc::new(Scrapes {
+                waiting: Mutex::default(),
+                wake: Arc::clone(&wake),
+            }),
             lanes,
             reports,
             wake,
@@ -255,6 +294,7 @@ impl Worker {
             }
             let mut count = [0u8; 8];
             let _ = rustix::io::read(&self.wake, &mut count);
+            self.ask_for_scrapes()?;
             while let Ok((lane, report)) = self.reports.try_recv() {
                 self.on_report(lane, report)?;
             }
@@ -337,6 +377,16 @@ impl Worker {
                 Ok(())
             }
             ToWorker::Status { id, facts } => self.answer(id, &report::status(self, &facts)),
+            ToWorker::Metrics {
+                id: SCRAPE_ID,
+                facts,
+            } => {
+                let text = report::metrics(self, &facts);
+                for scrape in self.scrapes.lock().extract_if(.., |scrape| scrape.is_asked) {
+                    let _ = scrape.text.send(text.clone());
+                }
+                Ok(())
+            }
             ToWorker::Metrics { id, facts } => self.answer(id, &report::metrics(self, &facts)),
             // The flag in the slot file says it; event loops look at it before each accept.
             ToWorker::Pause | ToWorker::Resume => Ok(()),
@@ -354,15 +404,24 @@ impl Worker {
         message::send(&self.link, &[&packet], &[file.as_fd()], true).map_err(failed)
     }
 
+    fn ask_for_scrapes(&self) -> Result<(), WorkerError> {
+        let mut has_new = false;
+        for scrape in self.scrapes.lock().iter_mut() {
+            has_new |= !core::mem::replace(&mut scrape.is_asked, true);
+        }
+        if has_new {
+            self.tell(&ToKeeper::MetricsPlease { id: SCRAPE_ID })
+        } else {
+            Ok(())
+        }
+    }
+
     fn on_config(&mut self, fds: &[OwnedFd]) -> Result<(), WorkerError> {
         let limit = bounds::FILE_BYTES_MAX as u64;
-        let bytes = match fds.first().map(|fd| memory::to_bytes(fd, limit)) {
-            Some(Ok(bytes)) => bytes,
-            _ => {
-                return self.tell(&ToKeeper::Refuse {
-                    text: "the file did not arrive\n".into(),
-                });
-            }
+        let Some(Ok(bytes)) = fds.first().map(|fd| memory::to_bytes(fd, limit)) else {
+            return self.tell(&ToKeeper::Refuse {
+                text: "the file did not arrive\n".into(),
+            });
         };
         self.sockets.clear();
         match Site::parse(&self.hello.file_name, &bytes) {
@@ -372,8 +431,9 @@ impl Worker {
                     .iter()
                     .map(|server| server.listen)
                     .collect();
+                let single = site.admin.iter().map(|admin| admin.listen).collect();
                 self.candidate = Some(Arc::new(site));
-                self.tell(&ToKeeper::Accept { addresses })
+                self.tell(&ToKeeper::Accept { addresses, single })
             }
             Err(problems) => {
                 self.candidate = None;
@@ -401,6 +461,13 @@ impl Worker {
             .collect();
         let mut per_lane: Vec<Vec<(SocketAddr, OwnedFd)>> =
             self.lanes.iter().map(|_| Vec::new()).collect();
+        let admin = site.admin.as_ref().map(|admin| admin.listen);
+        let at = self
+            .sockets
+            .iter()
+            .position(|listening| Some(listening.requested) == admin);
+        let admin_socket = at.map(|at| self.sockets.swap_remove(at));
+        self.serve_admin(admin, admin_socket);
         for listening in self.sockets.drain(..) {
             for (lane, socket) in per_lane.iter_mut().zip(listening.sockets) {
                 lane.push((listening.requested, socket));
@@ -422,6 +489,21 @@ impl Worker {
     }
 
     /// Starts to probe members, unless that is done already.
+    fn serve_admin(&mut self, wanted: Option<SocketAddr>, socket: Option<Listening>) {
+        if self.admin.as_ref().map(|(address, _)| *address) == wanted {
+            return;
+        }
+        self.admin = None;
+        let Some(socket) = socket.and_then(|mut listening| listening.sockets.pop()) else {
+            return;
+        };
+        let scrapes = Arc::clone(&self.scrapes);
+        match AdminServer::start(socket.into(), move || scrapes.scrape()) {
+            Ok(server) => self.admin = wanted.map(|address| (address, server)),
+            Err(error) => tracing::error!(%error, "metrics are not served"),
+        }
+    }
+
     fn start_monitors(&mut self) {
         let (None, Some(site)) = (&self.monitors, &self.site) else {
             return;

@@ -1,6 +1,6 @@
 //! A traffic manager in a temporary folder, members that check and answer, and clients that check every byte.
 
-#![allow(dead_code, unreachable_pub)]
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
 use std::fs;
 use std::io::{Read, Write};
