@@ -313,7 +313,7 @@ impl Guest {
         let mut led_by_others = live;
         let (rows, slot) = (&self.rows, self.slot);
         led_by_others.retain(|bucket, _| rows[usize::from(bucket.0)].head() != Some(slot));
-        if self.reports % FULL_REPORT_EVERY == 0 {
+        if self.reports.is_multiple_of(FULL_REPORT_EVERY) {
             self.reported = None;
         }
         self.reports += 1;
