@@ -4,7 +4,9 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 use crate::exit::Exit;
-use crate::{check, cluster, controller, ingress, node, order, serve, status, tm, version, worker};
+use crate::{
+    check, cluster, controller, ingress, lab, node, order, serve, status, tm, version, worker,
+};
 
 /// A load balancer that keeps every connection through its own changes.
 #[derive(Parser, Debug)]
@@ -60,6 +62,8 @@ enum Command {
     /// Started in a guest by its node's agent, never by hand
     #[command(hide = true)]
     Ingress(ingress::Options),
+    /// Try a whole cluster on this machine, in namespaces, under checked traffic
+    Lab(lab::Options),
     /// Started by a keeper, never by hand
     #[command(hide = true)]
     Worker(worker::Options),
@@ -86,6 +90,7 @@ impl Cli {
             Command::Node(options) => node::run(options),
             Command::Ingress(options) => ingress::run(options),
             Command::Tm(options) => tm::run(options),
+            Command::Lab(options) => lab::run(options),
             Command::Worker(options) => worker::run(&options),
         }
     }

@@ -10,6 +10,7 @@ mod controller;
 mod exit;
 mod find;
 mod ingress;
+mod lab;
 mod logging;
 mod node;
 mod order;

@@ -257,3 +257,6 @@ fn judge_losses(kind: StepKind, report: &Report, evidence: &Evidence, faults: &m
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

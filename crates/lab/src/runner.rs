@@ -23,6 +23,61 @@ const ENDED_WITHIN: Duration = Duration::from_secs(2);
 
 /// Runs the script in a lab of its own, takes the lab down, and says what came of it.
 pub fn run(script: &Script, binary: &Path, show: &mut Show) -> Result<Document> {
+    in_a_lab(script, binary, show, |world, show| {
+        Runner::start(world, script, show).and_then(|mut runner| runner.run())
+    })
+}
+
+/// Runs the script's steady steps without a cluster: clients go straight to the members. What is lost then is lost by
+/// the lab.
+pub fn run_direct(script: &Script, binary: &Path, show: &mut Show) -> Result<Document> {
+    for step in &script.steps {
+        let pauses = |action: &Action| matches!(action, Action::Pause { .. });
+        if step.kind != StepKind::Steady || !step.actions.iter().all(pauses) {
+            bail!(
+                "step {:?}: without a cluster there is nothing to change",
+                step.name
+            );
+        }
+    }
+    in_a_lab(script, binary, show, |world, show| {
+        let mut clients = Clients::start(world)?;
+        let open = clients.open(&Command::Start {
+            plan: script.direct_plan(),
+        })?;
+        show.line(&format!("{open} connections are open"));
+        let evidence = Evidence {
+            is_native: true,
+            ..Evidence::default()
+        };
+        let mut steps = Vec::with_capacity(script.steps.len());
+        clients.report(&Command::Mark {
+            name: "first".to_owned(),
+        })?;
+        for step in &script.steps {
+            show.begin(&step.name);
+            std::thread::sleep(Duration::from_secs(step.seconds_min));
+            let report = clients.report(&Command::Mark {
+                name: step.name.clone(),
+            })?;
+            let result = judge(&step.name, step.kind, &report, &evidence);
+            show.step(&result);
+            steps.push(result);
+        }
+        let report = clients.report(&Command::Finish)?;
+        steps.push(judge("end", StepKind::Steady, &report, &evidence));
+        let kept = steps.iter().all(|step| step.faults.is_empty());
+        Ok(Document { kept, steps })
+    })
+}
+
+/// Builds a lab, works in it, and takes it down whatever came of it.
+fn in_a_lab(
+    script: &Script,
+    binary: &Path,
+    show: &mut Show,
+    work: impl FnOnce(&mut World, &mut Show) -> Result<Document>,
+) -> Result<Document> {
     world::reap()?;
     machine::check(
         machine::need(&script.topology, script.connections()),
@@ -32,7 +87,7 @@ pub fn run(script: &Script, binary: &Path, show: &mut Show) -> Result<Document> 
     show.line("building the lab");
     let mut world = World::up(script.topology.clone(), binary, Some(own))?;
     world::start_guard(&world)?;
-    let result = Runner::start(&mut world, script, show).and_then(|mut runner| runner.run());
+    let result = work(&mut world, show);
     if result.is_err() {
         show.line("the lab's logs:");
         show.logs(&world);

@@ -1,14 +1,14 @@
 //! A script: a topology, workloads, and steps that change the cluster under them. docs/reference/lab.md lists all.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
 use crate::client::{Plan, Workload, WorkloadKind};
-use crate::topology::{HTTP_PORT, STREAM_PORT, Topology};
+use crate::topology::{HTTP_PORT, STREAM_PORT, Topology, member_address};
 
 /// A whole script.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -291,8 +291,21 @@ impl Script {
             .sum()
     }
 
-    /// What the clients are told.
+    /// What the clients are told: to use the virtual servers.
     pub fn plan(&self) -> Plan {
+        let vips = self.topology.vips();
+        self.plan_to(|_| vips)
+    }
+
+    /// The same, straight to the members.
+    pub fn direct_plan(&self) -> Plan {
+        self.plan_to(|kind| {
+            let member = u16::from(kind.is_http());
+            [member_address(member, false), member_address(member, true)]
+        })
+    }
+
+    fn plan_to(&self, addresses: impl Fn(WorkloadKind) -> [IpAddr; 2]) -> Plan {
         let workloads = self.workloads.iter().map(|(name, load)| {
             let port = if load.kind.is_http() {
                 HTTP_PORT
@@ -303,12 +316,9 @@ impl Script {
                 name: name.clone(),
                 kind: load.kind,
                 count: load.count,
-                to: self
-                    .topology
-                    .vips()
-                    .iter()
-                    .map(|vip| SocketAddr::new(*vip, port))
-                    .collect(),
+                to: addresses(load.kind)
+                    .map(|to| SocketAddr::new(to, port))
+                    .to_vec(),
                 interval_ms: load.interval_ms,
                 bytes: load.bytes,
                 lasts_s: load.lasts_s,
@@ -347,3 +357,6 @@ pub fn expand(program: &str) -> Result<String> {
         .with_context(|| format!("program: there is no {expanded}"))?;
     Ok(path.display().to_string())
 }
+
+#[cfg(test)]
+mod tests;

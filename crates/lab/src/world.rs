@@ -623,7 +623,8 @@ fn await_listening(namespace: &Namespace, address: std::net::SocketAddr) -> Resu
 }
 
 /// Waits for the end of `process`, then takes lab `id` down: what `hitless lab guard` does.
-pub fn guard(id: &str, process: Process) -> Result<()> {
+pub fn guard(id: &str, pid: u32, started_ticks: u64) -> Result<()> {
+    let process = Process { pid, started_ticks };
     while !process.wait_gone(Duration::from_secs(3_600))? {}
     match World::open(id) {
         Ok(world) if world.state.owner == Some((process.pid, process.started_ticks)) => down(id),

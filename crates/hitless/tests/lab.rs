@@ -1,0 +1,171 @@
+//! The lab without the product: what it builds works, loses nothing by itself, and goes again, also when killed.
+//!
+//! Needs root and nginx; says so and passes where one is missing.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+const HITLESS: &str = env!("CARGO_BIN_EXE_hitless");
+
+fn can_run(test: &str) -> bool {
+    let is_root = rustix::process::geteuid().is_root();
+    let has_nginx = Path::new("/usr/sbin/nginx").exists();
+    if !is_root || !has_nginx {
+        eprintln!("{test} skipped: a lab needs root and nginx (`cargo xtask setup`)");
+    }
+    is_root && has_nginx
+}
+
+/// A lab's id and files, gone when the test ends.
+struct Lab {
+    id: String,
+    folder: tempfile::TempDir,
+}
+
+impl Lab {
+    fn new(letter: char) -> Self {
+        let id = format!("{letter}{}", std::process::id() % 1_000_000);
+        Self {
+            id,
+            folder: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    fn script(&self, seconds: u64) -> PathBuf {
+        let path = self.folder.path().join("script.yaml");
+        let text = format!(
+            "topology: {{ id: {}, nodes: [n1, n2], guests: {{}} }}\n\
+             workloads:\n\
+             \x20 streams: {{ kind: stream, count: 40, interval_ms: 50, bytes: 200 }}\n\
+             \x20 slow: {{ kind: slow, count: 4, interval_ms: 50, bytes: 4000 }}\n\
+             \x20 half: {{ kind: half-closed, count: 4, interval_ms: 50, bytes: 200, lasts_s: 2 }}\n\
+             \x20 large: {{ kind: large, count: 2, interval_ms: 100, bytes: 200000 }}\n\
+             \x20 idle: {{ kind: idle, count: 10 }}\n\
+             \x20 kept: {{ kind: http-keep-alive, count: 20, interval_ms: 50, bytes: 1024 }}\n\
+             \x20 new: {{ kind: http-new, count: 30, bytes: 65536 }}\n\
+             steps:\n\
+             \x20 - {{ name: nothing, kind: steady, actions: [], seconds_min: {seconds}, seconds_max: 600 }}\n",
+            self.id
+        );
+        fs::write(&path, text).unwrap();
+        path
+    }
+
+    fn run(&self, seconds: u64) -> Child {
+        Command::new(HITLESS)
+            .args(["lab", "run", "--direct", "--json"])
+            .arg(self.script(seconds))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap()
+    }
+
+    /// What of the lab is on the machine: namespaces and its folder.
+    fn left(&self) -> Vec<String> {
+        let mut left: Vec<String> = fs::read_dir("/run/netns")
+            .into_iter()
+            .flatten()
+            .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+            .filter(|name| name.starts_with(&format!("hl-{}-", self.id)))
+            .collect();
+        let folder = PathBuf::from("/run/hitless-lab").join(&self.id);
+        left.extend(folder.exists().then(|| folder.display().to_string()));
+        left
+    }
+
+    fn await_that(&self, what: &str, holds: impl Fn(&Self) -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while !holds(self) {
+            assert!(Instant::now() < deadline, "{what}: {:?}", self.left());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        let _ = Command::new(HITLESS)
+            .args(["lab", "down", &self.id])
+            .status();
+    }
+}
+
+#[test]
+fn root_a_lab_loses_nothing_by_itself_and_goes_again() {
+    if !can_run("lab") {
+        return;
+    }
+    let lab = Lab::new('a');
+    let output = lab.run(4).wait_with_output().unwrap();
+    let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(output.status.success(), "{document:#}");
+    assert_eq!(document["kept"], true, "{document:#}");
+    let step = &document["steps"][0];
+    for key in [
+        "told_to_close",
+        "reset",
+        "closed_early",
+        "refused",
+        "corrupted",
+    ] {
+        assert_eq!(step[key], 0, "{document:#}");
+    }
+    assert!(step["connections"].as_u64().unwrap() >= 80, "{document:#}");
+    assert!(step["carried"].as_u64().unwrap() >= 76, "{document:#}");
+    assert!(step["finished"].as_u64().unwrap() >= 60, "{document:#}");
+    assert_eq!(lab.left(), [""; 0]);
+}
+
+#[test]
+fn root_a_killed_lab_is_taken_down_by_its_guard() {
+    if !can_run("guard") {
+        return;
+    }
+    let lab = Lab::new('b');
+    let mut child = lab.run(600);
+    lab.await_that("clients run", |lab| {
+        Path::new("/run/netns")
+            .join(format!("hl-{}-node-n2", lab.id))
+            .exists()
+    });
+    // The last node is built when servers run; the guard starts right after.
+    let guard = std::env::temp_dir().join(format!("hitless-lab-guard-{}.pid", lab.id));
+    lab.await_that("the guard runs", |_| guard.exists());
+    child.kill().unwrap();
+    child.wait().unwrap();
+    lab.await_that("all is gone", |lab| lab.left().is_empty());
+    let _ = fs::remove_file(guard);
+}
+
+#[test]
+fn bad_scripts_are_refused_with_what_is_wrong() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("script.yaml");
+    let good = "topology: { id: x, nodes: [n1], guests: { g1: n1 } }\n\
+                workloads: { s: { kind: stream, count: 1, interval_ms: 10, bytes: 10 } }\n\
+                steps: [{ name: one, kind: drain-guest, actions: [{ drain-guest: { guest: g1 } }] }]\n";
+    for (from, to, expected) in [
+        ("id: x", "id: X-Y", "1 to 8 of a-z and 0-9"),
+        ("g1: n1", "g1: n9", "n9"),
+        ("guest: g1", "guest: g7", "there is no guest g7"),
+        ("kind: stream", "kind: strem", "strem"),
+        ("interval_ms: 10", "interval_ms: 0", "interval_ms"),
+        ("interval_ms: 10", "intervall: 10", "intervall"),
+        ("count: 1", "count: 99999999", "file descriptors"),
+    ] {
+        assert!(good.contains(from), "{from}");
+        fs::write(&path, good.replace(from, to)).unwrap();
+        let output = Command::new(HITLESS)
+            .args(["lab", "run"])
+            .arg(&path)
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success(), "{to}");
+        assert!(text.contains(expected), "{to}: {text}");
+    }
+}
