@@ -18,6 +18,9 @@ const START_WITHIN: Duration = Duration::from_secs(30);
 /// How often a state is looked for.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
+/// Where node agents find the controller, in its run folder.
+const AGENTS_SOCKET: &str = "nodes.sock";
+
 /// A lab's cluster.
 #[derive(Debug)]
 pub struct Cluster {
@@ -177,7 +180,7 @@ pub fn await_that(
 /// Starts the controller.
 pub fn start_controller(world: &World) -> Result<Process> {
     let run = world.controller_folder().display().to_string();
-    let arguments = ["controller".to_owned(), "--run".to_owned(), run];
+    let arguments = ["controller".to_owned(), "--run-dir".to_owned(), run];
     world.start("controller", None, world.binary(), &arguments)
 }
 
@@ -188,17 +191,22 @@ pub fn start_node(world: &World, node: &str) -> Result<Process> {
     let bpf = world.topology().folder().join("bpf").join(node);
     let arguments: Vec<String> = [
         ("--name", node.to_owned()),
-        ("--run", world.node_folder(node).display().to_string()),
+        ("--run-dir", world.node_folder(node).display().to_string()),
         (
             "--controller",
-            world.controller_folder().display().to_string(),
+            world
+                .controller_folder()
+                .join(AGENTS_SOCKET)
+                .display()
+                .to_string(),
         ),
         ("--uplink", UPLINK.to_owned()),
         ("--address", spoke.own_v4.address().to_string()),
-        ("--guest-addresses", guests[0].to_string()),
-        ("--guest-addresses", guests[1].to_string()),
-        ("--guest-prefix", world.topology().guest_prefix(node)),
-        ("--bpf", bpf.display().to_string()),
+        ("--guest-prefix", guests[0].to_string()),
+        ("--guest-prefix", guests[1].to_string()),
+        ("--guest-namespaces", world.topology().guest_prefix(node)),
+        ("--mtu", world.topology().mtu.to_string()),
+        ("--pins", bpf.display().to_string()),
     ]
     .into_iter()
     .flat_map(|(option, value)| [option.to_owned(), value])
