@@ -5,7 +5,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use hitless_api::{BlockingClient, Change, ChangeState, Guest, NodePhase, Order, Status};
+use hitless_api::{BlockingClient, Change, ChangeState, Guest, NodePhase, Order, Status, WaitCode};
 use hitless_hypervisor::Process;
 use hitless_net::Namespace;
 use rustix::process::Signal;
@@ -17,6 +17,8 @@ use crate::world::World;
 const START_WITHIN: Duration = Duration::from_secs(30);
 /// How often a state is looked for.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// Only connections hold a change up once it has been so for this long: agents report twice a second.
+const HELD_FOR: Duration = Duration::from_secs(2);
 
 /// Where node agents find the controller, in its run folder.
 const AGENTS_SOCKET: &str = "nodes.sock";
@@ -62,6 +64,45 @@ impl Cluster {
             world.announce(&node)?;
         }
         Ok(())
+    }
+
+    /// Waits until nothing is under way, or nothing but what waits for clients' own connections to end: endless streams
+    /// keep their rows as they are, and a change of which only that is left is as far as it can be.
+    pub fn await_rest(&self, within: Duration) -> Result<()> {
+        let mut held_since = None;
+        await_that(within, || {
+            let status = match self.api.status() {
+                Ok(status) if status.settled => return Ok(None),
+                Ok(status) => status,
+                Err(error) => return Ok(Some(error.to_string())),
+            };
+            let changes = self.api.changes()?.items;
+            if let Some(failed) = changes
+                .iter()
+                .find(|change| change.state == ChangeState::Failed)
+            {
+                let why = failed.failure.clone().unwrap_or_default();
+                bail!("{} failed: {why}", failed.name);
+            }
+            let is_clients = |code, object: &str| {
+                code == WaitCode::ConnectionsLive
+                    || changes.iter().any(|change| change.name == object)
+            };
+            let others: Vec<String> = status
+                .waits
+                .iter()
+                .chain(changes.iter().flat_map(|change| &change.waits))
+                .filter(|wait| !is_clients(wait.code, &wait.object))
+                .map(|wait| format!("{}: {}", wait.object, wait.ends_when))
+                .collect();
+            if !others.is_empty() || status.waits.is_empty() {
+                held_since = None;
+                return Ok(Some(format!("it waits for {}", others.join("; "))));
+            }
+            let since = *held_since.get_or_insert_with(Instant::now);
+            let is_steady = since.elapsed() >= HELD_FOR;
+            Ok((!is_steady).then(|| "it waits for connections to end".to_owned()))
+        })
     }
 
     /// Gives an order; its change's name.

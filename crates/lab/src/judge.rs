@@ -99,7 +99,7 @@ pub fn judge(name: &str, kind: StepKind, report: &Report, evidence: &Evidence) -
     );
     if kind.changes_directors() {
         let (all, moved) = evidence.flows.unwrap_or_default();
-        let percent = if all == 0 { 0 } else { moved * 100 / all };
+        let percent = (moved * 100).checked_div(all).unwrap_or(0);
         prove(
             "flows_changed_director_percent",
             percent.into(),

@@ -105,6 +105,8 @@ struct Runner<'a> {
     show: &'a mut Show,
     /// Changes that the step has ordered: their names, and whom they are about.
     changes: Vec<(String, String)>,
+    /// Endless streams end in this step.
+    streams_end: bool,
 }
 
 /// What is known before a step.
@@ -135,6 +137,7 @@ impl<'a> Runner<'a> {
             script,
             show,
             changes: Vec::new(),
+            streams_end: false,
         })
     }
 
@@ -184,6 +187,7 @@ impl<'a> Runner<'a> {
         })?;
         let began = Instant::now();
         self.changes.clear();
+        self.streams_end = step.streams_last_s.is_some();
         let mut evidence = Evidence::default();
         let done = self.act(step, &before, &mut evidence);
         if let Err(error) = done {
@@ -269,11 +273,13 @@ impl<'a> Runner<'a> {
     }
 
     fn settle(&self, deadline: Instant) -> Result<()> {
-        let left = || deadline.saturating_duration_since(Instant::now());
-        for (change, _) in &self.changes {
-            self.cluster.await_change(change, left())?;
+        let left = deadline.saturating_duration_since(Instant::now());
+        // Where streams are made to end, everything has to.
+        if self.streams_end {
+            self.cluster.await_settled(left)
+        } else {
+            self.cluster.await_rest(left)
         }
-        self.cluster.await_settled(left())
     }
 
     fn order(&mut self, order: &Order, object: &str) -> Result<String> {
@@ -398,8 +404,7 @@ impl<'a> Runner<'a> {
                 // Each connection that a client has is up to two entries of the guest's kernel.
                 evidence.victim_connections = found.live;
                 let died_us = world::kill_guest(pid)?;
-                self.cluster
-                    .await_settled(deadline.saturating_duration_since(Instant::now()))?;
+                self.settle(deadline)?;
                 evidence.last_packet_ms = Some(self.last_packet_ms(guest, died_us)?);
             }
             Action::WaitSettled => self.settle(deadline)?,
@@ -453,7 +458,7 @@ impl<'a> Runner<'a> {
     }
 
     /// How many of the flows that are still open go to another director now; the most of a step counts.
-    fn note_flows(&mut self, before: &Before, evidence: &mut Evidence) -> Result<()> {
+    fn note_flows(&self, before: &Before, evidence: &mut Evidence) -> Result<()> {
         let flows: Vec<Flow> = before.directors.keys().copied().collect();
         let now = self.world.directors_of(&flows)?;
         let moved = before
@@ -495,7 +500,7 @@ impl<'a> Runner<'a> {
         Ok(last.map(|last| last.saturating_sub(died_us) / 1_000))
     }
 
-    fn after(&mut self, step: &Step, before: &Before, evidence: &mut Evidence) -> Result<()> {
+    fn after(&self, step: &Step, before: &Before, evidence: &mut Evidence) -> Result<()> {
         let announced = self.world.state().announced.clone();
         evidence.is_native = !announced.is_empty();
         for node in &announced {
