@@ -114,6 +114,7 @@ struct Before {
     forwarded: u64,
     ledger_reset: u64,
     workers: BTreeSet<u32>,
+    ingresses: BTreeSet<u32>,
     programs: BTreeMap<String, Option<String>>,
     pids: BTreeSet<u32>,
     directors: BTreeMap<Flow, u32>,
@@ -224,6 +225,10 @@ impl<'a> Runner<'a> {
             forwarded: self.forwarded()?,
             ledger_reset: self.cluster.api().ledger()?.reset,
             workers,
+            ingresses: guests
+                .iter()
+                .filter_map(|guest| guest.ingress_pid)
+                .collect(),
             programs: self.programs()?,
             pids: self.control_pids()?,
             directors: flows.into_iter().zip(directors).collect(),
@@ -385,11 +390,10 @@ impl<'a> Runner<'a> {
                 cluster::start_controller(self.world)?;
                 self.cluster.await_controller()?;
             }
+            // As known before the step: agents that were just killed too have not reported them again yet.
             Action::KillIngresses => {
-                for guest in self.cluster.guests()? {
-                    if let Some(pid) = guest.ingress_pid {
-                        cluster::kill(pid)?;
-                    }
+                for pid in &before.ingresses {
+                    cluster::kill(*pid)?;
                 }
             }
             Action::KillWorkers => {
