@@ -83,7 +83,13 @@ impl Controller {
 
     fn status_answer(&self) -> Status {
         let view = self.view();
-        let mut waits = self.table_waits();
+        // A cluster that has no guest by its operator's will has nothing to settle.
+        let is_empty = self.records.guests.is_empty();
+        let mut waits = if is_empty {
+            Vec::new()
+        } else {
+            self.table_waits()
+        };
         let mut under_way = 0;
         for change in self
             .records
@@ -147,7 +153,7 @@ impl Controller {
             version: self.options.release.clone(),
             controller_pid: std::process::id(),
             revision: self.options.store.revision().0,
-            settled: under_way == 0 && self.status.unsettled == 0 && waits.is_empty(),
+            settled: under_way == 0 && (is_empty || self.status.unsettled == 0) && waits.is_empty(),
             waits,
             nodes: self.records.nodes.len() as u32,
             nodes_linked: view.reports.len() as u32,
