@@ -1,0 +1,378 @@
+//! A request and its response: which member serves it, what happens when one fails, and how it ends.
+
+use std::sync::atomic::Ordering;
+
+use hitless_carry::slots::IN_FLIGHT;
+use hitless_proto::http1::{After, Event as Told, Side};
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, Shutdown};
+
+use super::flow::put_client;
+use super::{
+    Closing, Http, IDLE_PER_MEMBER_MAX, LINGER_US_MAX, MEMBER_IDLE_US_MAX, Room, Up, with_context,
+    work,
+};
+use crate::egress;
+use crate::worker::core_of_lane::{Core, Source, reset_on_close};
+use crate::worker::stats::{Keyed, Lane};
+use crate::worker::tcp::CONNECT_TRIES_MAX;
+
+/// A request head is there: finds it a member. Returns the bytes of the head; `None`: the client is not to be stepped on.
+pub(super) fn request(
+    core: &mut Core,
+    room: &mut Room,
+    http: &mut Http,
+    index: usize,
+    at: usize,
+    length: usize,
+) -> Option<usize> {
+    let client = &mut http.clients[index];
+    let server = client.server;
+    core.count_server(server, Keyed::Requests, 1);
+    client.tried.clear();
+    if !obtain(core, http, index) {
+        let client = &mut http.clients[index];
+        let consumed = with_context(core, client.address, |cx| {
+            client
+                .codec
+                .answer(cx, &room.scratch[at..length], &mut room.work, 503)
+        });
+        core.count(Lane::Refusals, 1);
+        core.count_server(server, Keyed::Failures, 1);
+        put_client(core, room, http, index, 0..0);
+        return http.clients.contains(index).then_some(consumed);
+    }
+    let client = &mut http.clients[index];
+    let consumed = with_context(core, client.address, |cx| {
+        client
+            .codec
+            .forward_request(cx, &room.scratch[at..length], &mut room.work)
+    });
+    let up = client.up.map(|up| &mut http.ups[up])?;
+    core.count_member(up.member, Keyed::Requests, 1);
+    if up.is_reused {
+        let head = &room.work.head;
+        let method = head.method_name().bytes(&room.scratch[at..length]);
+        let is_safe = matches!(method, b"GET" | b"HEAD" | b"OPTIONS");
+        if is_safe && head.declared_length().unwrap_or(0) == 0 {
+            up.retry.extend_from_slice(&room.work.out);
+        }
+    }
+    Some(consumed)
+}
+
+/// Binds a member's connection to a client: an idle one, or a new one. `false`: there is no usable member.
+pub(super) fn obtain(core: &mut Core, http: &mut Http, index: usize) -> bool {
+    loop {
+        let client = &mut http.clients[index];
+        if client.tried.len() >= CONNECT_TRIES_MAX {
+            return false;
+        }
+        let Some(member) = core.tables.choose(client.server, &client.tried) else {
+            return false;
+        };
+        if let Some(at) = core.tables.members[member].idle.pop() {
+            let up = &mut http.ups[at];
+            up.client = Some(index);
+            up.is_reused = true;
+            up.retry.clear();
+            client.up = Some(at);
+            core.enter_member(member);
+            return true;
+        }
+        if open_new(core, http, index, member) {
+            return true;
+        }
+    }
+}
+
+/// Opens a connection to a member for a client.
+pub(super) fn open_new(core: &mut Core, http: &mut Http, index: usize, member: usize) -> bool {
+    let client = &mut http.clients[index];
+    client.tried.push(member);
+    core.count_member(member, Keyed::Connections, 1);
+    let address = core.tables.members[member].address;
+    let Ok(opened) = egress::connect(address, egress::Source::Any) else {
+        core.count_member(member, Keyed::Failures, 1);
+        core.count(Lane::ConnectRetries, 1);
+        return false;
+    };
+    let mut up = Up::new(opened.socket, member, !opened.is_connected, core.now_us);
+    up.client = Some(index);
+    let at = http.ups.insert(up);
+    if core
+        .watch(&http.ups[at].socket, Source::HttpMember(at))
+        .is_err()
+    {
+        http.ups.remove(at);
+        return false;
+    }
+    client.up = Some(at);
+    core.enter_member(member);
+    true
+}
+
+/// The member did not take the connection: nothing of the request has been sent, so another member may serve it.
+pub(super) fn connect_failed(core: &mut Core, room: &mut Room, http: &mut Http, index: usize) {
+    let Some(client) = http.clients.get(index) else {
+        return;
+    };
+    if let Some(up) = client.up {
+        core.count_member(http.ups[up].member, Keyed::Failures, 1);
+    }
+    core.count(Lane::ConnectRetries, 1);
+    release(core, http, index, After::Close);
+    if obtain(core, http, index) {
+        return work(core, room, http, index);
+    }
+    let told = http.clients[index].codec.lost(Side::Member);
+    core.count_server(http.clients[index].server, Keyed::Failures, 1);
+    act(core, room, http, index, told);
+    work(core, room, http, index);
+}
+
+/// A socket failed.
+pub(super) fn fail(
+    core: &mut Core,
+    room: &mut Room,
+    http: &mut Http,
+    index: usize,
+    side: Side,
+) -> bool {
+    let Some(client) = http.clients.get_mut(index) else {
+        return false;
+    };
+    if side == Side::Member
+        && let Some(at) = client.up
+        && may_retry(http, index, at)
+    {
+        return retry(core, room, http, index);
+    }
+    let Some(client) = http.clients.get_mut(index) else {
+        return false;
+    };
+    if side == Side::Client {
+        end(core, http, index, End::Reset);
+        return false;
+    }
+    core.count_server(client.server, Keyed::Failures, 1);
+    let told = client.codec.lost(Side::Member);
+    if let Some(up) = client.up.map(|up| &mut http.ups[up]) {
+        core.count_member(up.member, Keyed::Failures, 1);
+        up.readable = false;
+        up.is_at_end = true;
+    }
+    act(core, room, http, index, told);
+    http.clients.contains(index)
+}
+
+/// A request on a reused connection that the member had just closed.
+pub(super) fn may_retry(http: &Http, index: usize, at: usize) -> bool {
+    let codec = &http.clients[index].codec;
+    !http.ups[at].retry.is_empty() && codec.is_in_exchange() && !codec.has_responded()
+}
+
+pub(super) fn retry(core: &mut Core, room: &mut Room, http: &mut Http, index: usize) -> bool {
+    let Some(at) = http.clients[index].up else {
+        return false;
+    };
+    let request = core::mem::take(&mut http.ups[at].retry);
+    let member = http.ups[at].member;
+    core.count(Lane::RequestRetries, 1);
+    release(core, http, index, After::Close);
+    http.clients[index].codec.forget_member();
+    http.clients[index]
+        .codec
+        .keep_unsent(Side::Member, &request);
+    if open_new(core, http, index, member) || obtain(core, http, index) {
+        return true;
+    }
+    let told = http.clients[index].codec.lost(Side::Member);
+    act(core, room, http, index, told);
+    http.clients.contains(index)
+}
+
+/// Does what the codec said.
+pub(super) fn act(core: &mut Core, room: &mut Room, http: &mut Http, index: usize, told: Told) {
+    let Some(client) = http.clients.get_mut(index) else {
+        return;
+    };
+    match told {
+        Told::NeedMore | Told::Wait | Told::Request | Told::Response => {}
+        Told::Body => {
+            put_client(core, room, http, index, 0..0);
+        }
+        Told::Done {
+            client: after_client,
+            member,
+        } => {
+            release(core, http, index, member);
+            done(core, http, index, after_client, member);
+        }
+        Told::Refused(refusal) => refuse(core, room, http, index, refusal.status()),
+        Told::BadMember(refusal) => refuse(core, room, http, index, refusal.member_status()),
+        Told::Abort(_) => {
+            core.count_server(client.server, Keyed::Failures, 1);
+            release(core, http, index, After::Close);
+            end(core, http, index, End::Reset);
+        }
+        Told::Close => {
+            release(core, http, index, After::Close);
+            let client = &mut http.clients[index];
+            client.closing = Closing::AfterOutput;
+            client.close_at_us = core.now_us + core.tables.limits.body_time_us;
+        }
+    }
+}
+
+/// An exchange is complete: keeps the books.
+pub(super) fn done(core: &Core, http: &mut Http, index: usize, after: After, member: After) {
+    let Some(client) = http.clients.get_mut(index) else {
+        return;
+    };
+    let slot = core.slot(client.slot);
+    let unread = client.codec.stuck(Side::Client).len() as u64;
+    let unsent = client.codec.unsent(Side::Client).len() as u64;
+    slot.read_done
+        .store(client.read - unread, Ordering::Relaxed);
+    slot.written_done
+        .store(client.written + unsent, Ordering::Relaxed);
+    slot.set_flag(IN_FLIGHT, unread + unsent > 0);
+    if after == After::Close {
+        // A client that asked for it sends nothing more. One that we tell may have sent its next request, and behind a
+        // request that was answered early (its member is closed then) more of its body may come.
+        let is_expected = !core.is_draining && member == After::Keep;
+        client.closing = if is_expected {
+            Closing::AfterOutput
+        } else {
+            Closing::Lingering
+        };
+        client.close_at_us = core.now_us + core.tables.limits.body_time_us;
+    }
+}
+
+pub(super) fn refuse(core: &mut Core, room: &mut Room, http: &mut Http, index: usize, status: u16) {
+    release(core, http, index, After::Close);
+    let Some(client) = http.clients.get_mut(index) else {
+        return;
+    };
+    client.codec.forget_member();
+    room.work.out.clear();
+    let told = with_context(core, client.address, |cx| {
+        client.codec.refuse(cx, &mut room.work, status)
+    });
+    match told {
+        Told::Done { .. } => {
+            core.count(Lane::Refusals, 1);
+            client.closing = Closing::Lingering;
+            client.close_at_us = core.now_us + core.tables.limits.body_time_us;
+            put_client(core, room, http, index, 0..0);
+        }
+        Told::Abort(_) => end(core, http, index, End::Reset),
+        _ => {
+            client.closing = Closing::AfterOutput;
+            client.close_at_us = core.now_us + LINGER_US_MAX;
+        }
+    }
+}
+
+/// The output of a closing connection is sent. `true`: go on at once.
+pub(super) fn close_down(core: &mut Core, room: &mut Room, http: &mut Http, index: usize) -> bool {
+    let client = &mut http.clients[index];
+    match client.closing {
+        Closing::No => return true,
+        Closing::AfterOutput => {
+            end(core, http, index, End::Closed);
+            return false;
+        }
+        Closing::Lingering => {
+            let _ = rustix::net::shutdown(&client.socket, Shutdown::Write);
+            client.closing = Closing::Shut;
+            client.close_at_us = core.now_us + LINGER_US_MAX;
+        }
+        Closing::Shut => {}
+    }
+    while client.readable {
+        match rustix::net::recv(&client.socket, &mut room.scratch[..], RecvFlags::DONTWAIT) {
+            Ok((0, _)) => {
+                end(core, http, index, End::Closed);
+                return false;
+            }
+            Ok((count, _)) => client.read += count as u64,
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => client.readable = false,
+            Err(_) => {
+                end(core, http, index, End::Closed);
+                return false;
+            }
+        }
+    }
+    false
+}
+
+/// Parts a client from its member's connection, which is kept for others or closed.
+pub(super) fn release(core: &mut Core, http: &mut Http, index: usize, after: After) {
+    let Some(client) = http.clients.get_mut(index) else {
+        return;
+    };
+    let Some(at) = client.up.take() else { return };
+    let is_clean =
+        client.codec.unsent(Side::Member).is_empty() && client.codec.stuck(Side::Member).is_empty();
+    let up = &mut http.ups[at];
+    let member = up.member;
+    core.leave_member(member);
+    up.client = None;
+    up.retry = Vec::new();
+    up.since_us = core.now_us;
+    let idle = &mut core.tables.members[member].idle;
+    let has_room = idle.len() < IDLE_PER_MEMBER_MAX && !core.is_draining;
+    if after == After::Keep
+        && is_clean
+        && !up.is_at_end
+        && !up.is_hung_up
+        && !up.is_connecting
+        && has_room
+    {
+        idle.push(at);
+        let due_us = core.now_us + MEMBER_IDLE_US_MAX;
+        core.wheel
+            .set(Source::HttpMember(at).token(), due_us, &mut up.armed_us);
+        return;
+    }
+    let up = http.ups.remove(at);
+    core.unwatch(&up.socket);
+}
+
+pub(super) fn drop_idle(core: &mut Core, http: &mut Http, at: usize) {
+    let Some(up) = http.ups.try_remove(at) else {
+        return;
+    };
+    core.unwatch(&up.socket);
+    core.tables.members[up.member]
+        .idle
+        .retain(|&idle| idle != at);
+}
+
+/// How a client's connection ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(in crate::worker) enum End {
+    Closed,
+    /// In a way that the client notices.
+    Reset,
+}
+
+pub(in crate::worker) fn end(core: &mut Core, http: &mut Http, index: usize, how: End) {
+    release(core, http, index, After::Close);
+    let Some(client) = http.clients.try_remove(index) else {
+        return;
+    };
+    core.unwatch(&client.socket);
+    match how {
+        // The keeper may have a duplicate for a moment longer: say the end now.
+        End::Closed => {
+            let _ = rustix::net::shutdown(&client.socket, Shutdown::Write);
+        }
+        End::Reset => reset_on_close(&client.socket),
+    }
+    core.end_slot(client.slot);
+}
