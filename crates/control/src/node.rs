@@ -18,6 +18,8 @@
 
 pub mod guests;
 pub mod managers;
+mod report;
+mod spread;
 pub mod ways;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -37,8 +39,7 @@ use crate::lease::{DATAGRAM_BYTES_MAX, Seal};
 use crate::link::hello::Hello;
 use crate::link::{self, Address, LinkEvent, LinkId};
 use crate::message::{
-    CONTROLLER_NODE, FromIngress, FromNode, GuestReport, IngressOrders, IngressReport, NODE_GUEST,
-    NodeReport, Orders, ToIngress, ToNode,
+    CONTROLLER_NODE, FromIngress, FromNode, IngressReport, NODE_GUEST, Orders, ToIngress, ToNode,
 };
 use crate::plane::{DirectorPlane, Way};
 use crate::{clock, file};
@@ -496,125 +497,6 @@ impl Node {
         self.report_due = Instant::now();
     }
 
-    /// Tells plane, guests and threads what follows from orders and from what runs, where it changed.
-    fn spread(&mut self) {
-        let Some(orders) = self.orders.clone() else {
-            return;
-        };
-        self.spread_director(&orders);
-        let nothing = BTreeMap::new();
-        let running = self.running.as_ref().unwrap_or(&nothing);
-        let _ = self.guests.send(GuestPlan::all(&orders));
-        let _ = self.managers.send(ManagerPlan::all(&orders, running));
-        let local: BTreeMap<IpAddr, &Running> = running
-            .values()
-            .flat_map(|guest| guest.addresses.iter().map(move |address| (*address, guest)))
-            .collect();
-        let far = orders.peers.iter().flat_map(|peer| &peer.addresses);
-        let far: BTreeSet<IpAddr> = far
-            .filter(|address| !local.contains_key(address))
-            .copied()
-            .collect();
-        let mut ways = BTreeMap::new();
-        for peer in &orders.peers {
-            let fits = |address: &&IpAddr| address.is_ipv4() == self.options.address.is_ipv4();
-            let Some(address) = peer.addresses.iter().find(fits) else {
-                continue;
-            };
-            let way = match local.get(address) {
-                Some(guest) => Some(guest.way(self.options.address, *address)),
-                None => self.known_ways.get(address).copied(),
-            };
-            ways.extend(way.map(|way| (peer.slot, way)));
-        }
-        let own =
-            |address: &IpAddr| local.contains_key(address) || *address == self.options.address;
-        let members = orders.directors.values().chain(&far).copied();
-        let members: BTreeSet<IpAddr> = members.filter(|address| !own(address)).collect();
-        let ports = running
-            .values()
-            .filter_map(|guest| Some((guest.ifindex, *guest.addresses.first()?)));
-        let ports: BTreeMap<u32, IpAddr> = ports.collect();
-        let _ = self.ways.send(far);
-        if self.told.cluster.is_some() {
-            if self.told.ways != ways {
-                let _ = self.worker.send(Work::Ways(ways.clone()));
-                self.told.ways = ways;
-            }
-            if self.told.members != members {
-                let _ = self
-                    .worker
-                    .send(Work::Members(members.iter().copied().collect()));
-                self.told.members = members;
-            }
-            if self.told.ports != ports {
-                let _ = self.worker.send(Work::Ports(ports.clone()));
-                self.told.ports = ports;
-            }
-        }
-        for guest in self.guest_links.values() {
-            if let Some(orders) = self.ingress_orders(&orders, guest) {
-                guest.sender.send(ToIngress::Orders(Box::new(orders)));
-            }
-        }
-    }
-
-    fn spread_director(&mut self, orders: &Orders) {
-        if orders.is_leaving {
-            // Guests first: what they would send is still directed until they are gone.
-            if self.running.as_ref().is_some_and(BTreeMap::is_empty) && !self.has_left {
-                let _ = self.worker.send(Work::Leave);
-            }
-            return;
-        }
-        let cluster = (orders.director, orders.cluster.clone());
-        if self.told.cluster.as_ref() != Some(&cluster) {
-            if self
-                .told
-                .cluster
-                .as_ref()
-                .is_some_and(|(director, _)| *director != orders.director)
-            {
-                self.machine = None;
-            }
-            let _ = self.worker.send(Work::SetUp(cluster.0, cluster.1.clone()));
-            self.told.cluster = Some(cluster);
-        }
-        if orders.programs.bpf_generation > self.bpf_generation && !self.replacing {
-            self.replacing = true;
-            let _ = self
-                .worker
-                .send(Work::Replace(orders.programs.bpf_generation));
-        }
-    }
-
-    /// None: the guest has no slot for its boot yet, or does not run any more.
-    fn ingress_orders(&self, orders: &Orders, guest: &GuestLink) -> Option<IngressOrders> {
-        let (boot, slot) = orders.guests.get(&guest.name)?.slot?;
-        let running = self.running.as_ref()?.get(&guest.name)?;
-        (boot == guest.boot && boot == running.boot).then(|| IngressOrders {
-            slot,
-            boot,
-            vni: orders.cluster.vni,
-            key: orders.cluster.key,
-            vips: orders.cluster.vips.clone(),
-            addresses: running.addresses.clone(),
-            interface: running.interface.clone(),
-            mac: running.mac,
-            gateway_mac: running.node_mac,
-            mtu: running.mtu,
-            peers: orders
-                .peers
-                .iter()
-                .filter(|peer| peer.slot != slot)
-                .cloned()
-                .collect(),
-            directors: orders.directors.clone(),
-            lease_port: self.options.lease_port,
-            bpf_generation: orders.programs.bpf_generation,
-        })
-    }
-
     fn feed(&mut self, input: Input) {
         if let Some(machine) = &mut self.machine {
             machine.handle(clock::now(), input);
@@ -677,68 +559,6 @@ impl Node {
     fn say(&self, message: FromNode) {
         if let Some(controller) = &self.controller {
             controller.send(message);
-        }
-    }
-
-    fn report(&mut self) {
-        self.report_due = Instant::now() + REPORT_EVERY;
-        if self.controller.is_none() {
-            return;
-        }
-        let mut faults = self.faults.clone();
-        faults.extend(self.guest_faults.clone());
-        let guests = self
-            .running
-            .iter()
-            .flatten()
-            .map(|(name, guest)| (name.clone(), self.guest_report(guest)));
-        let report = NodeReport {
-            generation: self.orders.as_ref().map_or(0, |orders| orders.generation),
-            director_id: self
-                .machine
-                .as_ref()
-                .and(self.orders.as_ref())
-                .map(|orders| orders.director),
-            address: Some(self.options.address),
-            is_complete: self.running.is_some(),
-            director: self.plane.program(),
-            guests: guests.collect(),
-            counters: self.plane.counters(),
-            at_us: clock::wall_us(),
-            bpf_generation: self.bpf_generation,
-            has_left: self.has_left,
-            faults,
-        };
-        self.say(FromNode::Report(Box::new(report)));
-    }
-
-    fn guest_report(&self, guest: &Running) -> GuestReport {
-        let is_its = |link: &&GuestLink| link.name == guest.name && link.boot == guest.boot;
-        let link = self.guest_links.values().find(is_its);
-        let ingress = link.map(|link| link.report.clone()).unwrap_or_default();
-        let manager = self
-            .manager_states
-            .get(&guest.name)
-            .cloned()
-            .unwrap_or_default();
-        GuestReport {
-            boot: guest.boot,
-            addresses: guest.addresses.clone(),
-            is_linked: link.is_some_and(|link| link.ready.is_some()),
-            ingress: ingress.program,
-            is_ready: manager.program.is_some(),
-            ingress_pid: guest.ingress_pid,
-            keeper_pid: guest.keeper_pid,
-            worker_pids: manager.worker_pids,
-            program: manager.program,
-            counters: ingress.counters,
-            at_us: ingress.at_us,
-            site_generation: manager.site_generation,
-            site_refused: manager.site_refused,
-            manager_generation: manager.manager_generation,
-            upgrade_failed: manager.upgrade_failed,
-            upgrade_ledger: manager.upgrade_ledger,
-            bpf_generation: ingress.bpf_generation,
         }
     }
 }
