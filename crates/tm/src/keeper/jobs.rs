@@ -475,6 +475,13 @@ impl Keeper {
         else {
             return;
         };
+        if which == Which::Current && self.next.is_none() {
+            // Its predecessor died after it had handed over all.
+            if let Some(worker) = &mut self.current {
+                worker.deadline_us = None;
+            }
+            return self.finish_upgrade();
+        }
         match which {
             Which::Current => taking.given = true,
             Which::Next => taking.taken = true,

@@ -582,6 +582,11 @@ impl Worker {
             }
             Report::Given | Report::Taken => {
                 self.counts.moved += 1;
+                let gone = self.counts.predecessor_gone;
+                if gone > 0 && self.counts.moved + gone == all {
+                    let of = self.hello.predecessor;
+                    self.tell(&ToKeeper::OrphansPlease { of })?;
+                }
                 if self.counts.moved == all {
                     self.start_monitors();
                     self.tell(&ToKeeper::TakeoverDone)?;
