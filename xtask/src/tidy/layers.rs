@@ -17,7 +17,6 @@ const LAYERS: &[(&[&str], Peers)] = &[
             "hitless-store",
             "hitless-net",
             "hitless-hypervisor",
-            "hitless-release",
             "hitless-api",
         ],
         Peers::Allowed,

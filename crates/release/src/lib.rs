@@ -1,1 +1,0 @@
-//! Packages, repositories, boot slots and translation modules.
