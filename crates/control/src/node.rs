@@ -365,7 +365,14 @@ impl Node {
         match event {
             LinkEvent::Up { link, peer, sender } => {
                 // An ingress that was started again: what it was before is gone.
-                self.guest_links.retain(|_, guest| guest.name != peer.name);
+                self.guest_links.retain(|_, guest| {
+                    let is_replaced = guest.name == peer.name && guest.boot == peer.kernel;
+                    if is_replaced {
+                        // Should it live after all, it links again instead of waiting for ever.
+                        guest.sender.close();
+                    }
+                    !is_replaced
+                });
                 let (name, boot) = (peer.name, peer.kernel);
                 let report = IngressReport::default();
                 self.guest_links.insert(

@@ -27,7 +27,7 @@ use hitless_core::row::{BUCKETS, Bucket, GuestSlot, Row};
 use hitless_core::table::message::DirectorId;
 use hitless_store::Embedded;
 
-const PATIENCE: Duration = Duration::from_secs(40);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Tables in memory; they outlive the process that writes them, as pinned maps do.
 #[derive(Default)]
@@ -469,7 +469,10 @@ impl TestCluster {
             let status = self.client.status();
             match &status {
                 Ok(status) if holds(status) => return status.clone(),
-                _ if begun.elapsed() > PATIENCE => panic!("not {what}: {status:#?}"),
+                _ if begun.elapsed() > PATIENCE => {
+                    let guests = self.client.guests();
+                    panic!("not {what}: {status:#?} {guests:#?}")
+                }
                 _ => std::thread::sleep(Duration::from_millis(20)),
             }
         }
