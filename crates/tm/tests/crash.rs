@@ -10,7 +10,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use common::{Echo, HttpClient, Manager, PATIENCE, Stream, own_address, wait_for};
+use common::{Echo, HttpClient, Instance, PATIENCE, Stream, own_address, wait_for};
+use hitless_tm::control::{Outcome, Request};
 
 fn site(tcp: &Echo, http: &Echo) -> String {
     format!(
@@ -28,17 +29,12 @@ fn site(tcp: &Echo, http: &Echo) -> String {
 #[test]
 fn raw_tcp_and_idle_http_survive_and_nobody_is_refused() {
     let (tcp, http) = (Echo::start(), Echo::http());
-    let manager = Manager::start(&site(&tcp, &http));
-    let (raw, web) = (manager.address("raw"), manager.address("web"));
-    let streams: Vec<Stream> = (0..100)
+    let instance = Instance::start(&site(&tcp, &http));
+    let (raw, web) = (instance.address("raw"), instance.address("web"));
+    let streams: Vec<Stream> = (0..40)
         .map(|seed| {
-            let window = if seed < 4 { 1 << 20 } else { 1000 };
-            Stream::start(
-                raw,
-                seed,
-                window,
-                Duration::from_millis(if seed < 4 { 0 } else { 10 }),
-            )
+            let window = if seed < 4 { 1 << 18 } else { 1000 };
+            Stream::start(raw, seed, window, Duration::from_millis(50))
         })
         .collect();
     let mut idle: Vec<HttpClient> = (0..50).map(|_| HttpClient::connect(web)).collect();
@@ -62,14 +58,15 @@ fn raw_tcp_and_idle_http_survive_and_nobody_is_refused() {
             stream.write_all(b"hello").unwrap();
             stream.read_exact(&mut [0; 5]).expect("served");
             count.fetch_add(1, Ordering::Relaxed);
+            std::thread::sleep(Duration::from_millis(1));
         }
     });
     // Clients that send and do not read: their bytes fill every queue, and the pipes.
-    let slow: Vec<_> = (0..4)
+    let slow: Vec<_> = (0..2)
         .map(|seed| SlowReader::start(raw, 1000 + seed))
         .collect();
     let mut piped = 0.0;
-    for round in 0..3 {
+    for round in 0..2 {
         for stream in &streams {
             stream.wait_progress();
         }
@@ -78,22 +75,22 @@ fn raw_tcp_and_idle_http_survive_and_nobody_is_refused() {
         }
         if round == 0 {
             wait_for("requests to be in flight", || {
-                (manager.metric("hitless_requests_in_flight") >= 2.0).then_some(())
+                (instance.metric("hitless_requests_in_flight") >= 2.0).then_some(())
             });
         }
-        manager.kill_worker();
+        instance.kill_worker();
         for stream in &streams {
             stream.wait_progress();
         }
-        piped += manager.labelled("hitless_change_piped_bytes{change=\"crash\"}");
-        let reset = manager.labelled("hitless_change_reset_connections{change=\"crash\"}");
-        let in_flight = manager.labelled("hitless_change_lost_requests{change=\"crash\"}");
+        piped += instance.labelled("hitless_change_piped_bytes{change=\"crash\"}");
+        let reset = instance.labelled("hitless_change_reset_connections{change=\"crash\"}");
+        let in_flight = instance.labelled("hitless_change_lost_requests{change=\"crash\"}");
         assert_eq!(reset, in_flight, "only requests under way are lost");
         assert_eq!(in_flight, if round == 0 { 2.0 } else { 0.0 });
-        let carried = manager.labelled("hitless_change_carried_connections{change=\"crash\"}");
-        assert!(carried >= 150.0, "{carried} carried");
+        let carried = instance.labelled("hitless_change_carried_connections{change=\"crash\"}");
+        assert!(carried >= 90.0, "{carried} carried");
     }
-    assert_eq!(manager.metric("hitless_worker_restarts_total"), 3.0);
+    assert_eq!(instance.metric("hitless_worker_restarts_total"), 2.0);
     assert!(piped > 0.0, "a kill counts only if bytes were in pipes");
     let now = made.load(Ordering::Relaxed);
     wait_for("new connections", || {
@@ -129,7 +126,7 @@ struct SlowReader {
 }
 
 impl SlowReader {
-    const BYTES: u64 = 40_000_000;
+    const BYTES: u64 = 30_000_000;
 
     fn start(address: std::net::SocketAddr, seed: u64) -> Self {
         let stream = TcpStream::connect(address).unwrap();
@@ -174,48 +171,77 @@ impl SlowReader {
             if read == 0 {
                 break;
             }
-            for byte in &buffer[..read] {
-                assert_eq!(*byte, common::pattern(self.seed, place), "byte {place}");
-                place += 1;
-            }
+            assert_eq!(common::wrong_byte(self.seed, place, &buffer[..read]), None);
+            place += read as u64;
         }
         assert_eq!(place, Self::BYTES);
         self.writer.join().unwrap();
     }
 }
 
-#[test]
-#[ignore = "open: the upgrade request may stay unanswered when the old worker is killed in the takeover"]
-fn a_worker_that_is_killed_while_it_is_upgraded_leaves_the_connections_to_its_successor() {
+/// Kills the worker while its connections go over to a successor with a fault; `both`: the successor as well.
+fn kill_in_a_takeover(fault: &str, both: bool) {
     let (tcp, http) = (Echo::start(), Echo::http());
-    let manager = Manager::start(&site(&tcp, &http));
-    let raw = manager.address("raw");
+    let instance = Instance::start(&site(&tcp, &http));
+    let raw = instance.address("raw");
     let streams: Vec<Stream> = (0..60)
-        .map(|seed| Stream::start(raw, seed, 50_000, Duration::from_millis(1)))
+        .map(|seed| Stream::start(raw, seed, 20_000, Duration::from_millis(20)))
         .collect();
     for stream in &streams {
         stream.wait_progress();
     }
-    // A successor that hangs holds the takeover open for long enough to kill the worker in it.
-    manager.install("hangs", "hang");
-    let pid = manager.worker_pid();
+    instance.install("second", fault);
+    let pid = instance.worker_pid();
     std::thread::scope(|scope| {
-        let upgrade = scope.spawn(|| manager.call(hitless_tm::control::Request::Upgrade));
-        wait_for("the takeover", || {
-            let began = manager.labelled("hitless_changes_total{change=\"takeover\"}");
-            (began >= 1.0).then_some(())
+        let upgrade = scope.spawn(|| instance.call(Request::Upgrade));
+        // The successor hangs, with connections acknowledged and others on their way.
+        let successor = wait_for("the takeover", || {
+            let carried = "hitless_change_carried_connections{change=\"takeover\"}";
+            (instance.try_labelled(carried)? > 0.0).then_some(())?;
+            children(instance.child.id())
+                .into_iter()
+                .find(|&child| child != pid)
         });
-        let pid = pid.to_string();
-        std::process::Command::new("kill")
-            .args(["-9", &pid])
-            .status()
-            .unwrap();
-        let _ = upgrade.join();
+        if both {
+            kill(successor);
+        }
+        kill(pid);
+        let reply = upgrade.join().unwrap();
+        assert!(!reply.body.is_empty(), "the upgrade is answered");
     });
+    // Whoever serves now: one worker, every stream, and the next upgrade.
     for stream in &streams {
         stream.wait_progress();
     }
+    instance.install("third", "");
+    let reply = instance.call(Request::Upgrade);
+    assert_eq!(reply.outcome, Outcome::Done, "{}", reply.body);
     for stream in streams {
         stream.finish().unwrap();
     }
+}
+
+fn kill(pid: i32) {
+    let status = std::process::Command::new("kill")
+        .args(["-9", &pid.to_string()])
+        .status();
+    assert!(status.unwrap().success());
+}
+
+fn children(of: u32) -> Vec<i32> {
+    let path = format!("/proc/{of}/task/{of}/children");
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    text.split_whitespace()
+        .filter_map(|pid| pid.parse().ok())
+        .collect()
+}
+
+#[test]
+fn a_worker_killed_in_a_takeover_whose_successor_hangs_is_replaced() {
+    kill_in_a_takeover("hang", false);
+}
+
+#[test]
+fn a_worker_killed_in_a_takeover_together_with_its_successor_is_replaced() {
+    kill_in_a_takeover("hang", true);
 }

@@ -8,7 +8,7 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
 
-use common::{Echo, HttpClient, Manager, PATIENCE, Stream, header, own_address};
+use common::{Echo, HttpClient, Instance, PATIENCE, Stream, header, own_address};
 
 fn site(protocol: &str, members: &[&Echo]) -> String {
     let members: Vec<String> = members
@@ -26,8 +26,8 @@ fn site(protocol: &str, members: &[&Echo]) -> String {
 #[test]
 fn raw_tcp_is_byte_exact_with_half_close() {
     let echo = Echo::start();
-    let manager = Manager::start(&site("tcp", &[&echo]));
-    let address = manager.address("main");
+    let instance = Instance::start(&site("tcp", &[&echo]));
+    let address = instance.address("main");
     let streams: Vec<Stream> = (0..20)
         .map(|seed| Stream::start(address, seed, 1 << 18, Duration::from_millis(1)))
         .collect();
@@ -37,14 +37,14 @@ fn raw_tcp_is_byte_exact_with_half_close() {
     for stream in streams {
         assert!(stream.finish().unwrap() > 0);
     }
-    assert!(manager.metric("hitless_accepted_connections_total") >= 20.0);
+    assert!(instance.metric("hitless_accepted_connections_total") >= 20.0);
 }
 
 #[test]
 fn http_keeps_connections_and_answers_requests_in_pieces() {
     let member = Echo::http();
-    let manager = Manager::start(&site("http", &[&member]));
-    let mut client = HttpClient::connect(manager.address("main"));
+    let instance = Instance::start(&site("http", &[&member]));
+    let mut client = HttpClient::connect(instance.address("main"));
     for count in [0, 1, 100, 10_000, 1_000_000] {
         client.get(count);
     }
@@ -89,9 +89,9 @@ fn ambiguous_requests_and_dead_members_get_a_clear_status() {
         own_address(),
         own_address()
     );
-    let manager = Manager::start(&text);
+    let instance = Instance::start(&text);
 
-    let mut client = HttpClient::connect(manager.address("half"));
+    let mut client = HttpClient::connect(instance.address("half"));
     client.send(
         b"POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
     );
@@ -103,18 +103,18 @@ fn ambiguous_requests_and_dead_members_get_a_clear_status() {
         "closed after the answer"
     );
 
-    let mut client = HttpClient::connect(manager.address("dead"));
+    let mut client = HttpClient::connect(instance.address("dead"));
     client.send(b"GET / HTTP/1.1\r\nHost: t\r\n\r\n");
     let (head, _) = client.answer();
     assert!(head.starts_with("HTTP/1.1 502"), "{head}");
 
     // Refused by one member, served by the other.
     for _ in 0..6 {
-        HttpClient::connect(manager.address("half")).get(3);
+        HttpClient::connect(instance.address("half")).get(3);
     }
-    assert!(manager.metric("hitless_connect_retries_total") > 0.0);
+    assert!(instance.metric("hitless_connect_retries_total") > 0.0);
 
-    let mut raw = TcpStream::connect(manager.address("raw")).unwrap();
+    let mut raw = TcpStream::connect(instance.address("raw")).unwrap();
     raw.set_read_timeout(Some(PATIENCE)).unwrap();
     assert!(
         raw.read(&mut [0; 1]).is_err(),
@@ -129,8 +129,8 @@ fn a_member_that_answers_after_the_clients_half_close_is_heard() {
         let _ = stream.read_to_end(&mut all);
         let _ = stream.write_all(format!("{} bytes", all.len()).as_bytes());
     });
-    let manager = Manager::start(&site("tcp", &[&member]));
-    let mut client = TcpStream::connect(manager.address("main")).unwrap();
+    let instance = Instance::start(&site("tcp", &[&member]));
+    let mut client = TcpStream::connect(instance.address("main")).unwrap();
     client.set_read_timeout(Some(PATIENCE)).unwrap();
     client.write_all(&vec![7u8; 3_000_000]).unwrap();
     client.shutdown(Shutdown::Write).unwrap();
@@ -150,10 +150,10 @@ fn metrics_are_served_where_the_site_says_and_the_monitors_run() {
         member.address,
         own_address()
     );
-    let manager = Manager::start(&text);
-    HttpClient::connect(manager.address("web")).get(10);
+    let instance = Instance::start(&text);
+    HttpClient::connect(instance.address("web")).get(10);
     common::wait_for("the monitor", || {
-        (manager.status()["pools"][0]["members"][0]["health"] == "up").then_some(())
+        (instance.status()["pools"][0]["members"][0]["health"] == "up").then_some(())
     });
     // Several, so that each event loop's socket would be hit if there were more than one.
     for _ in 0..8 {

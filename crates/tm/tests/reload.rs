@@ -9,7 +9,7 @@ use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
 use common::{
-    Echo, HttpClient, Manager, Options, PATIENCE, Stream, own_address, run_to_end, wait_for,
+    Echo, HttpClient, Instance, Options, PATIENCE, Stream, own_address, run_to_end, wait_for,
 };
 use hitless_tm::control::{Outcome, Request};
 
@@ -26,8 +26,8 @@ fn a_reload_keeps_connections_and_a_bad_one_is_refused_whole() {
         )
     };
     let with_raw = format!("  raw: {{ listen: '{raw}', protocol: tcp, pool: raw }}\n");
-    let manager = Manager::start(&site(&first, &with_raw));
-    let pid = manager.worker_pid();
+    let instance = Instance::start(&site(&first, &with_raw));
+    let pid = instance.worker_pid();
     let mut client = HttpClient::connect(web);
     client.get(10);
     let stream = Stream::start(raw, 1, 10_000, Duration::from_millis(1));
@@ -35,11 +35,11 @@ fn a_reload_keeps_connections_and_a_bad_one_is_refused_whole() {
 
     // Another member, another virtual server instead of the raw one.
     let with_added = format!("  added: {{ listen: '{added}', protocol: http, pool: web }}\n");
-    manager.write_site(&site(&second, &with_added));
-    let reply = manager.call(Request::Reload);
+    instance.write_site(&site(&second, &with_added));
+    let reply = instance.call(Request::Reload);
     assert_eq!(reply.outcome, Outcome::Done, "{}", reply.body);
     client.get(11);
-    assert_eq!(manager.worker_pid(), pid, "the same worker");
+    assert_eq!(instance.worker_pid(), pid, "the same worker");
     assert!(
         second.accepted.load(std::sync::atomic::Ordering::Relaxed) > 0,
         "the new member"
@@ -52,20 +52,20 @@ fn a_reload_keeps_connections_and_a_bad_one_is_refused_whole() {
     stream.wait_progress();
 
     // Errors: nothing changes, and the text says what and where.
-    manager.write_site("pools:\n  web: { members: [] }\nnonsense: 1\n");
-    let reply = manager.call(Request::Reload);
+    instance.write_site("pools:\n  web: { members: [] }\nnonsense: 1\n");
+    let reply = instance.call(Request::Reload);
     assert_eq!(reply.outcome, Outcome::Refused);
     assert!(
         reply.body.contains("nonsense") && reply.body.contains("site.yaml:"),
         "{}",
         reply.body
     );
-    assert_eq!(manager.status()["config"], "rejected");
+    assert_eq!(instance.status()["config"], "rejected");
     let occupied = TcpListener::bind(own_address()).unwrap();
     let taken = occupied.local_addr().unwrap();
     let with_taken = format!("  other: {{ listen: '{taken}', protocol: http, pool: web }}\n");
-    manager.write_site(&site(&first, &with_taken));
-    let reply = manager.call(Request::Reload);
+    instance.write_site(&site(&first, &with_taken));
+    let reply = instance.call(Request::Reload);
     assert_eq!(reply.outcome, Outcome::Refused);
     assert!(reply.body.contains(&taken.to_string()), "{}", reply.body);
     client.get(13);
@@ -73,8 +73,8 @@ fn a_reload_keeps_connections_and_a_bad_one_is_refused_whole() {
     stream.finish().unwrap();
 
     // SIGHUP does the same.
-    manager.write_site(&site(&first, ""));
-    let pid = manager.child.id().to_string();
+    instance.write_site(&site(&first, ""));
+    let pid = instance.child.id().to_string();
     std::process::Command::new("kill")
         .args(["-HUP", &pid])
         .status()
@@ -117,13 +117,13 @@ fn near_its_descriptor_limit_the_keeper_pauses_accepting_and_loses_nobody() {
         threads: 1,
         descriptors: Some(400),
     };
-    let manager = Manager::start_with(&site, &options);
+    let instance = Instance::start_with(&site, &options);
     let stream = |seed| Stream::start(listen, seed, 100, Duration::from_millis(20));
     let streams: Vec<Stream> = (0..150).map(stream).collect();
     wait_for("the pause", || {
-        (manager.metric("hitless_accept_paused") == 1.0).then_some(())
+        (instance.metric("hitless_accept_paused") == 1.0).then_some(())
     });
-    let accepted = manager.metric("hitless_connections") as usize;
+    let accepted = instance.metric("hitless_connections") as usize;
     assert!(accepted < 150, "{accepted} accepted");
     let alive = |stream: &&Stream| stream.position() > 0;
     wait_for("those accepted to be served", || {
@@ -139,9 +139,9 @@ fn near_its_descriptor_limit_the_keeper_pauses_accepting_and_loses_nobody() {
     for stream in waiting {
         stream.finish().unwrap();
     }
-    assert!(manager.metric("hitless_accept_pauses_total") >= 1.0);
+    assert!(instance.metric("hitless_accept_pauses_total") >= 1.0);
     wait_for("the end of the pause", || {
-        (manager.metric("hitless_accept_paused") == 0.0).then_some(())
+        (instance.metric("hitless_accept_paused") == 0.0).then_some(())
     });
 }
 
@@ -155,12 +155,12 @@ fn a_stop_drains_and_tells_http_clients() {
          raw: {{ listen: '{raw}', protocol: tcp, pool: raw }}\n",
         member.address, raw_member.address
     );
-    let mut manager = Manager::start(&site);
+    let mut instance = Instance::start(&site);
     let mut client = HttpClient::connect(web);
     client.get(1);
     let stream = Stream::start(raw, 1, 10_000, Duration::from_millis(1));
     stream.wait_progress();
-    assert_eq!(manager.call(Request::Stop).outcome, Outcome::Done);
+    assert_eq!(instance.call(Request::Stop).outcome, Outcome::Done);
     wait_for("the listener's end", || {
         TcpStream::connect(web).is_err().then_some(())
     });
@@ -176,6 +176,6 @@ fn a_stop_drains_and_tells_http_clients() {
     stream.wait_progress();
     stream.finish().unwrap();
     drop(client);
-    let status = wait_for("the keeper's end", || manager.child.try_wait().unwrap());
+    let status = wait_for("the keeper's end", || instance.child.try_wait().unwrap());
     assert!(status.success());
 }

@@ -1,17 +1,8 @@
 //! The keeper process: holds what must outlive a program, and has no parser.
 //!
-//! ```text
-//!            start ──► Greeting ─► Validating ─► Applying ─► Ready ──┐
-//!                                      ▲   reload: Config            │
-//!                                      └─────────────────────────────┤
-//!  worker dies ──► restart (Greeting ...) ─► orphans ─► Ready        │
-//!  upgrade ──► successor (Greeting ...) ─► takeover ─► exec ─► Ready ◄┘
-//!  stop ──► drain ─► exit
-//! ```
-//!
-//! One job (start, reload, upgrade, stop) at a time; further requests wait in order. Whatever fails before the first
-//! connection is handed over leaves everything as it was. A successor that dies or hangs is killed and waited for before
-//! its predecessor takes anything back. One thread, one `poll`, no blocking call but process creation.
+//! What it does, and when, is the pure machine [`course`]; [`drive`] performs what that decides, [`packets`] reads what
+//! workers say. One job (start, reload, upgrade, stop) at a time; further requests wait in order. One thread, one `poll`,
+//! no blocking call but process creation.
 
 use core::num::NonZeroU16;
 use core::time::Duration;
@@ -27,6 +18,7 @@ use hitless_carry::{message, process as carry_process};
 use rustix::event::{PollFd, PollFlags, Timespec};
 
 use self::clients::{Asked, ClientConnection};
+use self::course::{Input, State, Which};
 use self::hold::Held;
 use self::listeners::Listener;
 use self::process::Worker;
@@ -36,9 +28,11 @@ use crate::link::ToKeeper;
 use crate::link::lane;
 
 mod clients;
+mod course;
+mod drive;
 mod hold;
-mod jobs;
 mod listeners;
+mod packets;
 mod process;
 mod state;
 
@@ -145,21 +139,6 @@ pub fn run(options: KeeperOptions) -> Result<(), KeeperError> {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Who(Option<u32>);
 
-/// What is being done.
-#[derive(Debug)]
-enum Job {
-    Start,
-    Reload {
-        who: Who,
-        bytes: Vec<u8>,
-    },
-    Upgrade {
-        who: Who,
-        taking: Option<jobs::Taking>,
-    },
-    Stop,
-}
-
 struct Keeper {
     options: KeeperOptions,
     signals: Signals,
@@ -171,25 +150,35 @@ struct Keeper {
     asked: HashMap<u32, u32>,
     questions: u32,
     queue: VecDeque<(Request, Who)>,
-    job: Option<Job>,
+    course: State,
+    /// When the course's state has lasted long enough.
+    deadline_us: Option<u64>,
+    /// Who asked for what is under way; `None`: nobody, or it was answered.
+    who: Option<Who>,
+    /// What will be answered: the first that was noted.
+    verdict: Option<(Outcome, String)>,
+    /// Why the first worker cannot serve.
+    failure: Option<KeeperError>,
     slots: Slots,
     held: Held,
     listeners: Vec<Listener>,
     /// The configuration that is in force, as bytes.
     config: Vec<u8>,
+    /// The one of a reload under way.
+    candidate: Vec<u8>,
     /// The worker that serves, or is starting to.
     current: Option<Worker>,
     /// The successor of an upgrade.
     next: Option<Worker>,
     /// The predecessor of an upgrade, told to exit.
     leaving: Option<Worker>,
-    restart_at_us: Option<u64>,
     /// When workers died lately, for the pause between restarts.
     deaths_us: VecDeque<u64>,
     /// Incarnation of the last worker that died and whose connections wait for a worker.
     dead: u32,
-    /// Set when a stop's time is over.
-    stop_at_us: Option<u64>,
+    /// Incarnation of the last successor that died.
+    lost_successor: u32,
+    is_draining: bool,
     descriptors_max: u64,
     started_us: u64,
     restarts: u64,
@@ -222,18 +211,23 @@ impl Keeper {
             asked: HashMap::new(),
             questions: 0,
             queue: VecDeque::new(),
-            job: None,
+            course: State::Starting,
+            deadline_us: None,
+            who: None,
+            verdict: None,
+            failure: None,
             held: Held::new(slots.lanes()),
             slots,
             listeners: Vec::new(),
             config: Vec::new(),
+            candidate: Vec::new(),
             current: None,
             next: None,
             leaving: None,
-            restart_at_us: None,
             deaths_us: VecDeque::new(),
             dead: 0,
-            stop_at_us: None,
+            lost_successor: 0,
+            is_draining: false,
             descriptors_max: 0,
             started_us: now_us(),
             restarts: 0,
@@ -266,7 +260,7 @@ impl Keeper {
                 self.finish();
                 return end;
             }
-            self.next_job();
+            self.next_request();
             self.wait()?;
             while let Some(signal) = self.signals.next() {
                 self.on_signal(signal);
@@ -282,18 +276,7 @@ impl Keeper {
 
     /// Sleeps until something happens.
     fn wait(&self) -> Result<(), KeeperError> {
-        let deadlines = [
-            self.current.as_ref(),
-            self.next.as_ref(),
-            self.leaving.as_ref(),
-        ]
-        .into_iter()
-        .flatten()
-        .filter_map(|worker| worker.deadline_us)
-        .chain(self.restart_at_us)
-        .chain(self.stop_at_us)
-        .min();
-        let timeout = deadlines.map(|deadline| {
+        let timeout = self.deadline_us.map(|deadline| {
             let left = deadline.saturating_sub(now_us());
             Timespec {
                 tv_sec: (left / 1_000_000) as i64,
@@ -335,13 +318,10 @@ impl Keeper {
         match signal {
             libc::SIGHUP => self.queue.push_back((Request::Reload, Who(None))),
             libc::SIGUSR2 => self.queue.push_back((Request::Upgrade, Who(None))),
-            _ if matches!(self.job, Some(Job::Stop)) => self.end = Some(Ok(())),
+            // A second one does not wait for connections.
+            _ if self.course == State::Stopping => self.feed(Input::Late),
             _ => self.queue.push_back((Request::Stop, Who(None))),
         }
-    }
-
-    fn is_stopping(&self) -> bool {
-        matches!(self.job, Some(Job::Stop))
     }
 
     fn serve_clients(&mut self) {
@@ -368,17 +348,6 @@ impl Keeper {
         for (request, who) in requests {
             match request {
                 Request::Status | Request::Metrics => self.ask(request, who),
-                // A stop lasts as long as its connections; nobody shall wait that long to hear of it.
-                Request::Stop if self.is_stopping() => {
-                    self.reply(
-                        who,
-                        Outcome::Done,
-                        "stopping already: connections may finish\n",
-                    );
-                }
-                Request::Reload | Request::Upgrade if self.is_stopping() => {
-                    self.reply(who, Outcome::Refused, "the traffic manager is stopping\n");
-                }
                 Request::Reload | Request::Upgrade | Request::Stop => {
                     self.queue.push_back((request, who));
                 }
@@ -509,13 +478,6 @@ impl Keeper {
         }
         let _ = std::fs::remove_file(self.options.run_folder.join(crate::control::SOCKET_NAME));
     }
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Which {
-    Current,
-    Next,
-    Leaving,
 }
 
 fn interest(is_flushed: bool) -> PollFlags {

@@ -11,23 +11,8 @@ use hitless_carry::{message, process, slots::Slots};
 
 use super::hold::Packet;
 use super::listeners::Listener;
-use crate::link::{KeeperHello, Role, ToWorker, WorkerHello};
+use crate::link::{KeeperHello, ToWorker, WorkerHello};
 use crate::worker::LINK_FD;
-
-/// How far it has come with the configuration that it was sent last.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Stage {
-    /// Started; its hello is awaited.
-    Greeting,
-    /// It has a configuration's bytes.
-    Validating,
-    /// It has the sockets.
-    Applying,
-    /// It has done all that it was told.
-    Ready,
-    /// It was told to exit.
-    Leaving,
-}
 
 #[derive(Debug)]
 pub(super) struct Worker {
@@ -35,12 +20,8 @@ pub(super) struct Worker {
     pub(super) link: Queue,
     pub(super) lanes: Vec<Queue>,
     pub(super) incarnation: u32,
-    pub(super) role: Role,
     pub(super) hello: Option<WorkerHello>,
-    pub(super) stage: Stage,
     pub(super) since_us: u64,
-    /// When its stage must be over.
-    pub(super) deadline_us: Option<u64>,
     /// What it asked for with its last Accept: addresses in use afterwards, and those bound for it.
     pub(super) wanted: Vec<core::net::SocketAddr>,
     pub(super) fresh: Vec<Listener>,
@@ -90,7 +71,6 @@ pub(super) struct Start<'a> {
     pub(super) hello: KeeperHello,
     pub(super) slots: &'a Slots,
     pub(super) now_us: u64,
-    pub(super) deadline_us: u64,
 }
 
 impl Worker {
@@ -109,11 +89,8 @@ impl Worker {
             link: Queue::new(link),
             lanes,
             incarnation: start.hello.incarnation,
-            role: start.hello.role,
             hello: None,
-            stage: Stage::Greeting,
             since_us: start.now_us,
-            deadline_us: Some(start.deadline_us),
             wanted: Vec::new(),
             fresh: Vec::new(),
         };

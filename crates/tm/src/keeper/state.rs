@@ -14,11 +14,12 @@ use hitless_carry::slots::Slots;
 use hitless_carry::{memory, process};
 
 use super::clients::ClientConnection;
+use super::course::State;
 use super::hold::{Held, HeldPipe, HeldSlot};
 use super::listeners::Listener;
-use super::process::{Queue, Stage, Worker};
+use super::process::{Queue, Worker};
 use super::{Keeper, KeeperError, KeeperOptions, Who};
-use crate::link::{KEEPER_STATE_LAYOUT, Role, WorkerHello};
+use crate::link::{KEEPER_STATE_LAYOUT, WorkerHello};
 use crate::wire::{Malformed, Reader, Writer};
 
 /// Names the memory file's descriptor to the next program.
@@ -243,7 +244,6 @@ fn read_fields(
         link,
         lanes,
         incarnation: r.u32()?,
-        role: Role::Successor,
         since_us: r.u64()?,
         hello: Some(WorkerHello {
             version: r.u16()?,
@@ -253,8 +253,6 @@ fn read_fields(
             descriptors_max: r.u64()?,
             build: r.text()?.to_owned(),
         }),
-        stage: Stage::Ready,
-        deadline_us: None,
         wanted: Vec::new(),
         fresh: Vec::new(),
     };
@@ -271,6 +269,7 @@ fn read_fields(
         listeners,
         held,
         current: Some(worker),
+        course: State::Serving,
         ..Keeper::new(options, slots, lock, control).map_err(|_| Malformed)?
     };
     Ok((keeper, who, text))

@@ -212,9 +212,8 @@ impl EventLoop {
         if dead != 0 {
             for index in 0..self.core.slots.slots_per_lane() {
                 let slot = self.core.slot(index);
-                let is_its =
-                    slot.kind() != Some(Kind::Free) && slot.owner.load(Ordering::Relaxed) == dead;
-                if is_its {
+                let owner = slot.owner.load(Ordering::Relaxed);
+                if slot.kind() != Some(Kind::Free) && owner != self.core.incarnation {
                     let ledger = CRASH.of(self.core.slots.head());
                     ledger.add(Field::Reset, 1);
                     if slot.has_flag(IN_FLIGHT) {

@@ -20,7 +20,7 @@ use serde_json::Value;
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A running keeper with its worker. Killed and cleaned up when dropped.
-pub struct Manager {
+pub struct Instance {
     pub folder: tempfile::TempDir,
     pub child: Child,
 }
@@ -40,7 +40,7 @@ impl Default for Options {
     }
 }
 
-impl Manager {
+impl Instance {
     pub fn start(site: &str) -> Self {
         Self::start_with(site, &Options::default())
     }
@@ -51,9 +51,9 @@ impl Manager {
         fs::write(folder.path().join("site.yaml"), site).unwrap();
         write_program(&folder.path().join("program"), "first", "");
         let child = spawn(folder.path(), options);
-        let mut manager = Self { folder, child };
-        manager.wait_until_serving();
-        manager
+        let mut instance = Self { folder, child };
+        instance.wait_until_serving();
+        instance
     }
 
     fn wait_until_serving(&mut self) {
@@ -99,13 +99,15 @@ impl Manager {
 
     /// A metric with exactly these labels.
     pub fn labelled(&self, name: &str) -> f64 {
+        wait_for(name, || self.try_labelled(name))
+    }
+
+    /// Likewise; `None` if there is none, or no worker to ask.
+    pub fn try_labelled(&self, name: &str) -> Option<f64> {
         let reply = self.call(Request::Metrics);
-        let line = reply
-            .body
-            .lines()
-            .find(|line| line.starts_with(&format!("{name} ")));
-        let line = line.unwrap_or_else(|| panic!("no metric {name} in {}", reply.body));
-        line.rsplit(' ').next().unwrap().parse().unwrap()
+        let mut lines = reply.body.lines();
+        let line = lines.find(|line| line.starts_with(&format!("{name} ")))?;
+        line.rsplit(' ').next()?.parse().ok()
     }
 
     /// Where a virtual server listens.
@@ -151,7 +153,7 @@ impl Manager {
     }
 }
 
-impl Drop for Manager {
+impl Drop for Instance {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -223,19 +225,38 @@ pub fn wait_for<T>(what: &str, mut poll: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// The byte at a place of a stream with a seed: every byte of every stream is known.
-pub fn pattern(seed: u64, place: u64) -> u8 {
-    let mut x = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (place >> 3);
+/// Eight bytes at a place of a stream with a seed: every byte of every stream is known.
+fn word(seed: u64, number: u64) -> [u8; 8] {
+    let mut x = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ number;
     x ^= x >> 29;
     x = x.wrapping_mul(0xbf58_476d_1ce4_e5b9);
     x ^= x >> 32;
-    (x >> ((place & 7) * 8)) as u8
+    x.to_le_bytes()
 }
 
 pub fn fill(seed: u64, from: u64, buffer: &mut [u8]) {
-    for (place, byte) in (from..).zip(buffer) {
-        *byte = pattern(seed, place);
+    let (mut at, mut done) = (from, 0);
+    while done < buffer.len() {
+        let skip = (at % 8) as usize;
+        let count = (8 - skip).min(buffer.len() - done);
+        buffer[done..done + count].copy_from_slice(&word(seed, at / 8)[skip..skip + count]);
+        at += count as u64;
+        done += count;
     }
+}
+
+/// The place of the first byte that is not the stream's.
+pub fn wrong_byte(seed: u64, from: u64, bytes: &[u8]) -> Option<u64> {
+    let mut expected = vec![0; bytes.len()];
+    fill(seed, from, &mut expected);
+    if expected == bytes {
+        return None;
+    }
+    let place = expected
+        .iter()
+        .zip(bytes)
+        .position(|(one, other)| one != other);
+    place.map(|place| from + place as u64)
 }
 
 /// A member that answers each byte stream with itself, and ends when its client ends.
@@ -420,13 +441,7 @@ impl HttpClient {
             "{head}"
         );
         let body = read_exactly(&mut self.stream, &mut self.input, count).unwrap();
-        for (place, byte) in (0..).zip(&body) {
-            assert_eq!(
-                *byte,
-                pattern(count as u64, place),
-                "byte {place} of {count}"
-            );
-        }
+        assert_eq!(wrong_byte(count as u64, 0, &body), None, "of {count}");
         head
     }
 
@@ -495,6 +510,9 @@ impl Stream {
     }
 }
 
+/// This much can be written before anything is read.
+const IN_QUEUES: usize = 32 * 1024;
+
 fn run_stream(
     address: SocketAddr,
     seed: u64,
@@ -512,16 +530,14 @@ fn run_stream(
         .set_read_timeout(Some(PATIENCE))
         .map_err(text("option"))?;
     stream.set_nodelay(true).map_err(text("option"))?;
+    let mut writer = stream.try_clone().map_err(text("clone"))?;
     let (mut sent, mut received) = (0u64, 0u64);
     let mut out = vec![0u8; window];
     let mut input = vec![0u8; window];
     loop {
         let is_last = finish.load(Ordering::Relaxed);
         fill(seed, sent, &mut out);
-        let mut writer = stream.try_clone().map_err(text("clone"))?;
-        std::thread::scope(|scope| {
-            let out = &out;
-            let write = scope.spawn(move || writer.write_all(out));
+        let mut read_back = || {
             while received < sent + window as u64 {
                 let read = stream.read(&mut input).map_err(text("read"))?;
                 if read == 0 {
@@ -529,16 +545,24 @@ fn run_stream(
                         "stream {seed}: closed early after {received} bytes"
                     ));
                 }
-                for (place, byte) in (received..).zip(&input[..read]) {
-                    if *byte != pattern(seed, place) {
-                        return Err(format!("stream {seed}: wrong byte at {place}"));
-                    }
+                if let Some(place) = wrong_byte(seed, received, &input[..read]) {
+                    return Err(format!("stream {seed}: wrong byte at {place}"));
                 }
                 received += read as u64;
                 checked.store(received, Ordering::Relaxed);
             }
-            write.join().unwrap().map_err(text("write"))
-        })?;
+            Ok(())
+        };
+        if window <= IN_QUEUES {
+            writer.write_all(&out).map_err(text("write"))?;
+            read_back()?;
+        } else {
+            std::thread::scope(|scope| {
+                let write = scope.spawn(|| writer.write_all(&out));
+                read_back()?;
+                write.join().unwrap().map_err(text("write"))
+            })?;
+        }
         sent += window as u64;
         if is_last {
             break;

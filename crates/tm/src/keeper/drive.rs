@@ -1,0 +1,411 @@
+//! Performs what the [course](super::course) decides: processes, sockets, ledgers and answers.
+
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::atomic::Ordering;
+
+use hitless_carry::process::Ended;
+use hitless_carry::slots::{Kind, Slots};
+use hitless_carry::{memory, message};
+
+use super::course::{Action, Input, State, Which};
+use super::process::{Start, Worker};
+use super::{Keeper, KeeperError, Who, state};
+use crate::clock::now_us;
+use crate::control::{Outcome, Request};
+use crate::ledger::{CRASH, TAKEOVER};
+use crate::link::{KeeperHello, Role, ToWorker};
+
+/// More deaths than this within [`DEATHS_WINDOW_US`] make the next restart wait.
+const DEATHS_AT_ONCE: usize = 5;
+const DEATHS_WINDOW_US: u64 = 10_000_000;
+/// For a worker to take the packets that wait for it, before the keeper replaces itself.
+const FLUSH_US_MAX: u64 = 2_000_000;
+/// Beyond a stop's time, for the worker to cut what is left.
+const CUT_US: u64 = 500_000;
+
+/// The program that this process runs, whatever lies at its path by now.
+const RUNNING_PROGRAM: &str = "/proc/self/exe";
+
+impl Keeper {
+    pub(super) fn start_first(&mut self) -> Result<(), KeeperError> {
+        let worker = self
+            .start_worker(Role::First, 0)
+            .map_err(|error| KeeperError::Worker(error.to_string()))?;
+        self.current = Some(worker);
+        self.deadline_us = self.deadline();
+        Ok(())
+    }
+
+    /// Begins the requests that can begin now.
+    pub(super) fn next_request(&mut self) {
+        let input = |request| match request {
+            Request::Reload => Some(Input::Reload),
+            Request::Upgrade => Some(Input::Upgrade),
+            Request::Stop => Some(Input::Stop),
+            Request::Status | Request::Metrics => None,
+        };
+        while let Some(at) = self
+            .queue
+            .iter()
+            .position(|(request, _)| input(*request).is_some_and(|it| self.course.takes(it)))
+        {
+            let Some((request, who)) = self.queue.remove(at) else {
+                return;
+            };
+            self.who = Some(who);
+            self.verdict = None;
+            if let Some(input) = input(request) {
+                self.feed(input);
+            }
+        }
+    }
+
+    pub(super) fn feed(&mut self, input: Input) {
+        let (next, actions) = self.course.on(input);
+        if next != self.course {
+            tracing::debug!(from = ?self.course, ?input, to = ?next, "course");
+            self.course = next;
+            self.deadline_us = self.deadline();
+        }
+        for action in actions {
+            self.perform(*action);
+        }
+    }
+
+    /// A further step of the same state has its own time.
+    pub(super) fn renew_deadline(&mut self) {
+        if self.deadline_us.is_some() {
+            self.deadline_us = self.deadline();
+        }
+    }
+
+    fn deadline(&self) -> Option<u64> {
+        let patience = match self.course {
+            State::Stopping => Some(self.options.drain.as_micros() as u64 + CUT_US),
+            state => state.patience_us(),
+        };
+        patience.map(|patience| now_us() + patience)
+    }
+
+    pub(super) fn on_time(&mut self, now: u64) {
+        if self.deadline_us.is_some_and(|at| now >= at) {
+            self.deadline_us = None;
+            tracing::warn!(state = ?self.course, "takes too long");
+            self.feed(Input::Late);
+        }
+    }
+
+    fn perform(&mut self, action: Action) {
+        match action {
+            Action::Validate => self.validate(),
+            Action::CommitConfig => self.commit_config(),
+            Action::StartSuccessor => self.start_successor(),
+            Action::StartAgain => {
+                if self.deaths_us.len() > DEATHS_AT_ONCE {
+                    return self.feed(Input::CannotStart);
+                }
+                self.start_after_crash();
+            }
+            Action::Start => self.start_after_crash(),
+            Action::BeginTakeover => self.begin_takeover(),
+            Action::Because(why) => self.note(Outcome::Failed, why.to_owned()),
+            Action::Kill(which) => {
+                if let Some(worker) = self.worker(which) {
+                    worker.process.kill();
+                }
+            }
+            Action::Dismiss => {
+                self.leaving = self.current.take();
+                if let Some(old) = &mut self.leaving {
+                    old.send(&ToWorker::Exit);
+                }
+            }
+            Action::Promote => self.current = self.next.take(),
+            Action::TakeBack => self.take_back(),
+            Action::NoteCrash => self.note_crash(),
+            Action::SendOrphans => self.send_orphans(),
+            Action::Replace => self.replace(),
+            Action::Answer(text) => self.answer(Outcome::Failed, text),
+            Action::AnswerDone => self.answer(Outcome::Done, ""),
+            Action::AnswerRefused(text) => self.answer(Outcome::Refused, text),
+            Action::Drain => self.drain(),
+            Action::Finish => self.end = Some(Ok(())),
+            Action::Fail => {
+                let text = self
+                    .verdict
+                    .take()
+                    .map_or_else(String::new, |(_, text)| text);
+                let failure = self.failure.take();
+                self.end = Some(Err(failure.unwrap_or(KeeperError::Worker(text))));
+            }
+        }
+    }
+
+    /// Notes why what is under way ends as it does; what is noted first counts.
+    pub(super) fn note(&mut self, outcome: Outcome, text: String) {
+        if self.verdict.is_none() {
+            self.verdict = Some((outcome, text));
+        }
+    }
+
+    /// Answers who asked for what is under way. A text that was noted as whole lines stands alone.
+    fn answer(&mut self, outcome: Outcome, rest: &str) {
+        let Some(who) = self.who.take() else { return };
+        let (outcome, text) = match self.verdict.take() {
+            Some((noted, text)) if text.ends_with('\n') => (noted, text),
+            Some((noted, text)) => (noted, format!("{text}{rest}")),
+            None => match (outcome, self.course) {
+                (Outcome::Done, State::Stopping | State::Over) => {
+                    let text = if self.is_draining {
+                        "stopping already: connections may finish\n"
+                    } else {
+                        "stopping: connections may finish\n"
+                    };
+                    (outcome, text.to_owned())
+                }
+                _ => (outcome, rest.trim_start_matches("; ").to_owned()),
+            },
+        };
+        if outcome == Outcome::Done {
+            self.last_refusal.clear();
+        } else {
+            self.last_refusal.clone_from(&text);
+        }
+        self.reply(who, outcome, &text);
+    }
+
+    fn start_worker(&self, role: Role, predecessor: u32) -> std::io::Result<Worker> {
+        let head = self.slots.head();
+        let incarnation = head.incarnation.fetch_add(1, Ordering::Relaxed) + 1;
+        let (user, group) = self.options.worker_user.unwrap_or((65534, 65534));
+        let program = match role {
+            Role::Successor => self.options.program.as_path(),
+            Role::First | Role::AfterCrash => Path::new(RUNNING_PROGRAM),
+        };
+        Worker::start(Start {
+            program,
+            args: &self.options.worker_args,
+            hello: KeeperHello {
+                role,
+                incarnation,
+                predecessor,
+                lanes: self.slots.lanes(),
+                user,
+                group,
+                file_name: self.options.config.display().to_string(),
+                is_paused: head.paused.load(Ordering::Relaxed) != 0,
+            },
+            slots: &self.slots,
+            now_us: now_us(),
+        })
+    }
+
+    fn start_successor(&mut self) {
+        let predecessor = self.current.as_ref().map_or(0, |worker| worker.incarnation);
+        match self.start_worker(Role::Successor, predecessor) {
+            Ok(worker) => self.next = Some(worker),
+            Err(error) => {
+                let program = self.options.program.display();
+                let text = format!("cannot start {program}: {error}");
+                self.note(Outcome::Refused, text);
+                self.feed(Input::CannotStart);
+            }
+        }
+    }
+
+    fn start_after_crash(&mut self) {
+        match self.start_worker(Role::AfterCrash, self.dead) {
+            Ok(worker) => {
+                self.current = Some(worker);
+                // The state may be the same as for the one before.
+                self.deadline_us = self.deadline();
+            }
+            Err(error) => {
+                tracing::error!("cannot start a worker: {error}");
+                self.feed(Input::CannotStart);
+            }
+        }
+    }
+
+    fn begin_takeover(&mut self) {
+        let lanes = self.slots.lanes() as usize;
+        let pairs: Result<Vec<_>, _> = (0..=lanes).map(|_| message::pair()).collect();
+        let pairs = match pairs {
+            Ok(pairs) => pairs,
+            Err(error) => {
+                self.note(Outcome::Failed, format!("takeover sockets: {error}"));
+                return self.feed(Input::Failed(Which::Current));
+            }
+        };
+        let (give, take): (Vec<_>, Vec<_>) = pairs
+            .into_iter()
+            .map(|(give, take)| (Rc::new(give), Rc::new(take)))
+            .unzip();
+        let (Some(current), Some(next)) = (&mut self.current, &mut self.next) else {
+            return;
+        };
+        // Each event loop adds what it has when it stops accepting.
+        TAKEOVER.of(self.slots.head()).begin(now_us(), 0);
+        next.send_with(&ToWorker::TakeFrom, take);
+        let successor = next.incarnation;
+        current.send_with(&ToWorker::GiveTo { successor }, give);
+    }
+
+    /// What the successor had committed comes back as after a crash; the rest, its predecessor still has.
+    fn take_back(&mut self) {
+        self.begin_crash_ledger();
+        let successor = self.lost_successor;
+        if let Some(current) = &mut self.current {
+            current.send(&ToWorker::SuccessorGone { successor });
+        }
+    }
+
+    fn note_crash(&mut self) {
+        let now = now_us();
+        self.begin_crash_ledger();
+        self.restarts += 1;
+        for (_, client) in core::mem::take(&mut self.asked) {
+            let text = "the worker ended meanwhile\n";
+            self.reply(Who(Some(client)), Outcome::Failed, text);
+        }
+        self.deaths_us.push_back(now);
+        while self
+            .deaths_us
+            .front()
+            .is_some_and(|&at| at + DEATHS_WINDOW_US < now)
+        {
+            self.deaths_us.pop_front();
+        }
+    }
+
+    fn begin_crash_ledger(&self) {
+        // Who is being killed does not go on either.
+        let living = match self.course {
+            State::Clearing => Vec::new(),
+            _ => self.living(),
+        };
+        let connections = unowned(&self.slots, &living);
+        CRASH.of(self.slots.head()).begin(now_us(), connections);
+    }
+
+    fn living(&self) -> Vec<u32> {
+        let workers = [&self.current, &self.next].into_iter().flatten();
+        workers.map(|worker| worker.incarnation).collect()
+    }
+
+    fn send_orphans(&mut self) {
+        self.drain_lanes();
+        let dead = core::mem::take(&mut self.dead);
+        let packets = self.held.orphans(&self.slots, dead, &self.living());
+        if let Some(worker) = &mut self.current {
+            for (lane, packets) in packets.into_iter().enumerate() {
+                for packet in packets {
+                    worker.lanes[lane].send(packet);
+                }
+            }
+        }
+    }
+
+    /// A worker's process ended and was collected.
+    pub(super) fn on_end(&mut self, which: Which, ended: Ended) {
+        self.drain_lanes();
+        let slot = match which {
+            Which::Current => &mut self.current,
+            Which::Next => &mut self.next,
+            Which::Leaving => &mut self.leaving,
+        };
+        let Some(worker) = slot.take() else { return };
+        match which {
+            Which::Current => {
+                tracing::error!(pid = worker.process.pid, "worker ended with {ended}");
+                self.dead = worker.incarnation;
+                self.note(Outcome::Failed, format!("the worker ended with {ended}"));
+            }
+            Which::Next => {
+                self.dead = worker.incarnation;
+                self.lost_successor = worker.incarnation;
+                self.note(Outcome::Failed, format!("the successor ended with {ended}"));
+            }
+            Which::Leaving => {}
+        }
+        self.feed(Input::Ended(which));
+    }
+
+    /// Both workers are done: the keeper replaces itself too, and its successor answers.
+    fn replace(&mut self) {
+        let Some(who) = self.who.take() else { return };
+        self.verdict = None;
+        self.drain_lanes();
+        let hello = self
+            .current
+            .as_ref()
+            .and_then(|worker| worker.hello.as_ref());
+        let build = hello.map_or_else(String::new, |hello| hello.build.clone());
+        let ledger = TAKEOVER.of(self.slots.head()).summary();
+        let text = format!("upgraded to build {build}: {ledger}\n");
+        // What waits for room would be forgotten; the worker takes it within a turn of its loop.
+        let until = now_us() + FLUSH_US_MAX;
+        while let Some(worker) = &mut self.current
+            && !worker.is_flushed()
+            && now_us() < until
+        {
+            worker.flush();
+            std::thread::yield_now();
+        }
+        let error = state::replace(self, who, &text);
+        let text = format!(
+            "the worker was upgraded to build {build}, but the keeper stays as it is: {error}\n"
+        );
+        self.reply(who, Outcome::Failed, &text);
+    }
+
+    /// This process has just replaced the one before.
+    pub(super) fn upgraded(&mut self, who: Who, text: &str) {
+        self.upgrades += 1;
+        self.last_refusal.clear();
+        self.reply(who, Outcome::Done, text);
+    }
+
+    fn drain(&mut self) {
+        self.is_draining = true;
+        let within_ms = self.options.drain.as_millis() as u64;
+        if let Some(worker) = &mut self.current {
+            worker.send(&ToWorker::Drain { within_ms });
+        }
+        self.listeners.clear();
+    }
+
+    fn validate(&mut self) {
+        let bytes = match self.read_config() {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                self.note(Outcome::Refused, format!("{error}\n"));
+                return self.feed(Input::Refused(Which::Current));
+            }
+        };
+        match memory::from_bytes("hitless-config", &bytes) {
+            Ok(file) => {
+                self.candidate = bytes;
+                self.send_config(Which::Current, file);
+            }
+            Err(error) => {
+                self.note(Outcome::Failed, format!("memory file: {error}\n"));
+                self.feed(Input::Refused(Which::Current));
+            }
+        }
+    }
+}
+
+/// Connections that nobody living owns.
+fn unowned(slots: &Slots, living: &[u32]) -> u64 {
+    let mut count = 0;
+    for lane in 0..slots.lanes() {
+        for index in 0..slots.slots_per_lane() {
+            let slot = slots.slot(lane, index);
+            let is_used = slot.kind() != Some(Kind::Free);
+            count += u64::from(is_used && !living.contains(&slot.owner.load(Ordering::Relaxed)));
+        }
+    }
+    count
+}

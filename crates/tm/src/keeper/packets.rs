@@ -1,0 +1,277 @@
+//! What workers say on their links: greetings, addresses, results, texts; and the questions that they are asked.
+
+use core::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+
+use hitless_carry::memory;
+
+use super::course::{Input, State, Which};
+use super::listeners::{self, Listener};
+use super::{Keeper, KeeperError, Who};
+use crate::clock::now_us;
+use crate::control::{Outcome, Request};
+use crate::link::{KEEPER_STATE_LAYOUT, KeeperFacts, ToKeeper, ToWorker, WorkerHello};
+
+/// A status or metrics document is below this.
+const TEXT_BYTES_MAX: u64 = 64 << 20;
+
+impl Keeper {
+    pub(super) fn on_packet(&mut self, which: Which, packet: ToKeeper, fds: Vec<OwnedFd>) {
+        match packet {
+            ToKeeper::Hello(hello) => self.on_hello(which, hello),
+            ToKeeper::Accept { addresses, single } => self.on_accept(which, addresses, &single),
+            ToKeeper::Refuse { text } => self.on_refuse(which, text),
+            ToKeeper::Applied { text } => self.on_applied(which, text),
+            ToKeeper::TakeoverDone => self.feed(Input::Done(which)),
+            ToKeeper::TakeoverFailed { text } => {
+                tracing::error!("takeover: {text}");
+                self.note(Outcome::Failed, format!("takeover failed: {text}"));
+                self.feed(Input::Failed(which));
+            }
+            ToKeeper::OrphansPlease { .. } => self.feed(Input::Orphans(which)),
+            ToKeeper::Text { id } => self.on_text(id, &fds),
+            ToKeeper::MetricsPlease { id } => {
+                let facts = self.facts();
+                if let Some(worker) = self.worker(which) {
+                    worker.send(&ToWorker::Metrics { id, facts });
+                }
+            }
+            ToKeeper::Drained => self.feed(Input::Drained(which)),
+        }
+    }
+
+    fn on_hello(&mut self, which: Which, hello: WorkerHello) {
+        if which == Which::Next
+            && let Some(reason) = self.misfit(&hello)
+        {
+            self.note(Outcome::Refused, reason);
+            return self.feed(Input::Refused(which));
+        }
+        if let Some(worker) = self.worker(which) {
+            worker.hello = Some(hello);
+        }
+        match memory::from_bytes("hitless-config", &self.config) {
+            Ok(file) => self.send_config(which, file),
+            Err(error) => {
+                self.note(Outcome::Failed, format!("memory file: {error}"));
+                self.feed(Input::Refused(which));
+            }
+        }
+    }
+
+    /// Why the program of a successor cannot take this one's connections.
+    fn misfit(&self, new: &WorkerHello) -> Option<String> {
+        let old = self
+            .current
+            .as_ref()
+            .and_then(|worker| worker.hello.as_ref())?;
+        let (oldest, newest) = new.reads;
+        if !(oldest..=newest).contains(&old.writes) {
+            return Some(format!(
+                "the program on disk (build {}) reads connection records of layout {oldest} to \
+                 {newest}, the running one writes layout {}: it keeps serving\n",
+                new.build, old.writes
+            ));
+        }
+        let (oldest, newest) = new.keeper_states;
+        if !(oldest..=newest).contains(&KEEPER_STATE_LAYOUT) {
+            return Some(format!(
+                "the program on disk (build {}) reads keeper states of layout {oldest} to \
+                 {newest}, the running one writes layout {KEEPER_STATE_LAYOUT}: it keeps serving\n",
+                new.build
+            ));
+        }
+        // What the keeper holds, the bound pipes included, plus the sockets to members of HTTP requests.
+        let needed = 2 * self.held.count as u64 + 64;
+        (new.descriptors_max < needed).then(|| {
+            format!(
+                "the new worker may open {} descriptors, {needed} are needed to take over what \
+                 lives: the running one keeps serving\n",
+                new.descriptors_max
+            )
+        })
+    }
+
+    pub(super) fn send_config(&mut self, which: Which, file: OwnedFd) {
+        self.renew_deadline();
+        if let Some(worker) = self.worker(which) {
+            worker.send_with(&ToWorker::Config, vec![Rc::new(file)]);
+        }
+    }
+
+    fn on_accept(&mut self, which: Which, mut addresses: Vec<SocketAddr>, single: &[SocketAddr]) {
+        let mut fresh = Vec::new();
+        addresses.extend(single);
+        for &address in &addresses {
+            let lanes = if single.contains(&address) {
+                1
+            } else {
+                self.slots.lanes()
+            };
+            let is_it = |listener: &Listener| {
+                listener.requested == address && listener.sockets.len() == lanes as usize
+            };
+            if self.listeners.iter().any(is_it) {
+                continue;
+            }
+            match listeners::bind(address, lanes) {
+                Ok(listener) => fresh.push(listener),
+                Err(error) => return self.on_no_address(which, address, &error),
+            }
+        }
+        let Some(worker) = (match which {
+            Which::Current => self.current.as_mut(),
+            Which::Next => self.next.as_mut(),
+            Which::Leaving => None,
+        }) else {
+            return;
+        };
+        for &address in &addresses {
+            let mut all = self.listeners.iter().chain(&fresh);
+            let Some(listener) = all.find(|listener| listener.requested == address) else {
+                continue;
+            };
+            let copies: Result<Vec<_>, _> = listener
+                .sockets
+                .iter()
+                .map(|socket| socket.try_clone().map(Rc::new))
+                .collect();
+            match copies {
+                Ok(copies) => {
+                    let listen = ToWorker::Listen {
+                        requested: address,
+                        bound: listener.bound,
+                    };
+                    worker.send_with(&listen, copies);
+                }
+                Err(error) => return self.on_no_address(which, address, &error),
+            }
+        }
+        worker.send(&ToWorker::Apply);
+        worker.wanted = addresses;
+        worker.fresh = fresh;
+        self.renew_deadline();
+    }
+
+    fn on_no_address(&mut self, which: Which, address: SocketAddr, error: &std::io::Error) {
+        let reason = match error.kind() {
+            std::io::ErrorKind::AddrInUse => "another program uses that address".to_owned(),
+            std::io::ErrorKind::PermissionDenied => {
+                "not permitted: ports below 1024 need privileges".to_owned()
+            }
+            std::io::ErrorKind::AddrNotAvailable => {
+                "this machine does not have that address".to_owned()
+            }
+            _ => error.to_string(),
+        };
+        if let Some(worker) = self.worker(which) {
+            worker.send(&ToWorker::Cancel);
+        }
+        let text = format!("cannot listen on {address}: {reason}\n");
+        tracing::error!("{}", text.trim_end());
+        self.note(Outcome::Refused, text);
+        let address = address.to_string();
+        self.failure = Some(KeeperError::Listen { address, reason });
+        self.feed(Input::Refused(which));
+    }
+
+    fn on_refuse(&mut self, which: Which, text: String) {
+        let noted = match which {
+            Which::Current => text.clone(),
+            Which::Next | Which::Leaving => {
+                format!("the program on disk refuses the configuration:\n{text}")
+            }
+        };
+        if self.course == State::Restarting {
+            tracing::error!("a worker refused the configuration in force: {text}");
+        }
+        self.note(Outcome::Refused, noted);
+        self.failure = Some(KeeperError::Refused(text));
+        self.feed(Input::Refused(which));
+    }
+
+    fn on_applied(&mut self, which: Which, text: String) {
+        let Some(worker) = self.worker(which) else {
+            return;
+        };
+        let fresh = core::mem::take(&mut worker.fresh);
+        self.listeners.extend(fresh);
+        match self.course {
+            State::Reloading => self.note(Outcome::Done, text),
+            State::Starting => {
+                for listener in &self.listeners {
+                    tracing::info!(address = %listener.bound, "listening");
+                }
+            }
+            _ => {}
+        }
+        self.feed(Input::Applied(which));
+    }
+
+    /// The worker serves what it was sent last.
+    pub(super) fn commit_config(&mut self) {
+        if let Some(worker) = &mut self.current {
+            let wanted = core::mem::take(&mut worker.wanted);
+            self.listeners
+                .retain(|listener| wanted.contains(&listener.requested));
+        }
+        self.config = core::mem::take(&mut self.candidate);
+        self.reloads += 1;
+    }
+
+    /// Passes a question on to the worker.
+    pub(super) fn ask(&mut self, request: Request, who: Who) {
+        let facts = self.facts();
+        let Some(worker) = self
+            .current
+            .as_mut()
+            .filter(|worker| worker.hello.is_some())
+        else {
+            return self.reply(who, Outcome::Failed, "no worker runs at the moment\n");
+        };
+        self.questions = self.questions.wrapping_add(1);
+        let id = self.questions;
+        worker.send(&match request {
+            Request::Metrics => ToWorker::Metrics { id, facts },
+            _ => ToWorker::Status { id, facts },
+        });
+        if let Some(client) = who.0 {
+            self.asked.insert(id, client);
+        }
+    }
+
+    fn on_text(&mut self, id: u32, fds: &[OwnedFd]) {
+        let Some(client) = self.asked.remove(&id) else {
+            return;
+        };
+        let bytes = fds
+            .first()
+            .and_then(|fd| memory::to_bytes(fd, TEXT_BYTES_MAX).ok());
+        let text = bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+        let (outcome, text) = match &text {
+            Some(text) => (Outcome::Done, text.as_str()),
+            None => (Outcome::Failed, "the worker's answer was lost\n"),
+        };
+        self.reply(Who(Some(client)), outcome, text);
+    }
+
+    fn facts(&self) -> KeeperFacts {
+        let now = now_us();
+        let worker = self.current.as_ref();
+        KeeperFacts {
+            build: self.options.build_id.clone(),
+            pid: std::process::id(),
+            worker_pid: worker.map_or(0, |worker| worker.process.pid),
+            run_folder: self.options.run_folder.display().to_string(),
+            age_ms: (now - self.started_us) / 1000,
+            worker_age_ms: worker.map_or(0, |worker| (now - worker.since_us) / 1000),
+            descriptors: self.descriptors(),
+            descriptors_max: self.descriptors_max,
+            restarts: self.restarts,
+            upgrades: self.upgrades,
+            reloads: self.reloads,
+            last_refusal: self.last_refusal.clone(),
+        }
+    }
+}
