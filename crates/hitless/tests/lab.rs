@@ -2,6 +2,11 @@
 //!
 //! Needs root and nginx; says so and passes where one is missing.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "clippy knows tests by their attribute, and these serve tests"
+)]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};

@@ -1,6 +1,10 @@
 //! A user at a terminal: starts `hitless`, members and clients in a private folder, and cleans up when a test panics.
 
 #![allow(dead_code, reason = "each test file uses a part of it")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "clippy knows tests by their attribute, and these serve tests"
+)]
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};

@@ -527,10 +527,11 @@ fn a_gap_is_measured_and_silence_is_a_loss() {
         assert_eq!(report.total.lost(), 0, "{report:?}");
         longest = longest.max(report.total.stall_ms_max);
     }
-    // The next window does not have it any more.
-    clients.mark("after");
-    thread::sleep(Duration::from_millis(100));
-    assert!(clients.mark("later").total.stall_ms_max < 600);
+    // A later window does not have it any more. (The first ones may: the gap was seen while it still went on.)
+    while clients.mark("later").total.stall_ms_max >= 600 {
+        assert!(std::time::Instant::now() < deadline, "each window has it");
+        thread::sleep(Duration::from_millis(50));
+    }
 
     // Nobody closes, nothing comes: still an end.
     for kind in [WorkloadKind::Stream, WorkloadKind::Idle] {

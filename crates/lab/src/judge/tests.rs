@@ -132,7 +132,8 @@ fn a_lost_connection_breaks_all_but_the_kills_that_may_cost_one() {
 fn a_step_in_which_nothing_happened_does_not_hold() {
     let quiet = report(|report| report.mid_message_max = 0);
     for kind in ALL {
-        let bad: [(&str, bool, fn(&mut Evidence)); 7] = [
+        type Spoil = fn(&mut Evidence);
+        let bad: [(&str, bool, Spoil); 7] = [
             ("flows", kind.changes_directors(), |e| {
                 e.flows = Some((100, 19))
             }),
