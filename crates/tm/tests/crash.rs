@@ -238,10 +238,10 @@ fn children(of: u32) -> Vec<i32> {
 
 #[test]
 fn a_worker_killed_in_a_takeover_whose_successor_hangs_is_replaced() {
-    kill_in_a_takeover("hang", false);
+    kill_in_a_takeover("hang-2", false);
 }
 
 #[test]
 fn a_worker_killed_in_a_takeover_together_with_its_successor_is_replaced() {
-    kill_in_a_takeover("hang", true);
+    kill_in_a_takeover("hang-2", true);
 }

@@ -169,9 +169,14 @@ fn an_upgrade_carries_every_connection_and_replaces_the_keeper() {
     traffic.finish();
 }
 
-fn a_bad_successor_changes_nothing(fault: &str, expected: &str) {
+/// `threads`: event loops of the worker.
+fn a_bad_successor_changes_nothing(fault: &str, threads: u32, expected: &str) {
     let (tcp, http) = (Echo::start(), Echo::http());
-    let instance = Instance::start(&site(&tcp, &http));
+    let options = common::Options {
+        threads,
+        ..common::Options::default()
+    };
+    let instance = Instance::start_with(&site(&tcp, &http), &options);
     let traffic = Traffic::start(&instance);
     let pid = instance.worker_pid();
     instance.install("bad", fault);
@@ -179,28 +184,49 @@ fn a_bad_successor_changes_nothing(fault: &str, expected: &str) {
     assert_ne!(reply.outcome, Outcome::Done, "{}", reply.body);
     assert!(reply.body.contains(expected), "{}", reply.body);
     assert_eq!(instance.worker_pid(), pid, "the worker before serves on");
-    // Raw TCP and what was not handed over goes on; what the successor had acknowledged of HTTP inside a message is
-    // lost with it, as in a crash: these tests give it raw TCP first.
+    if fault != "layout" {
+        for lost in ["reset_connections", "lost_requests"] {
+            let lost = format!("hitless_change_{lost}{{change=\"crash\"}}");
+            assert_eq!(instance.labelled(&lost), 0.0, "{lost}");
+        }
+    }
+    // And the next, good one takes over what goes on, in the midst of every message.
     traffic.wait_progress();
     HttpClient::connect(instance.address("web")).get(5);
-    traffic.finish();
-    // And the next, good one takes over.
     instance.install("good", "");
     let reply = instance.call(Request::Upgrade);
     assert_eq!(reply.outcome, Outcome::Done, "{}", reply.body);
+    traffic.finish();
 }
 
 #[test]
-fn a_successor_that_dies_half_way_loses_nothing() {
-    a_bad_successor_changes_nothing("die", "keeps serving");
+fn a_successor_that_dies_among_raw_tcp_loses_nothing() {
+    a_bad_successor_changes_nothing("die-1", 2, "keeps serving");
+}
+
+/// 186 connections on two lanes: at the fifth batch of the fuller one, raw TCP is over and some HTTP was acknowledged.
+#[test]
+fn a_successor_that_dies_with_requests_acknowledged_loses_nothing() {
+    a_bad_successor_changes_nothing("die-5", 2, "keeps serving");
 }
 
 #[test]
-fn a_successor_that_hangs_is_ended_and_loses_nothing() {
-    a_bad_successor_changes_nothing("hang", "no acknowledgement");
+fn a_successor_that_hangs_with_requests_acknowledged_loses_nothing() {
+    a_bad_successor_changes_nothing("hang-5", 2, "no acknowledgement");
+}
+
+/// One lane: with more, another one may have begun to serve.
+#[test]
+fn a_successor_that_dies_at_the_end_loses_nothing() {
+    a_bad_successor_changes_nothing("die-end", 1, "keeps serving");
+}
+
+#[test]
+fn a_successor_that_hangs_at_the_end_loses_nothing() {
+    a_bad_successor_changes_nothing("hang-end", 1, "takes too long");
 }
 
 #[test]
 fn a_successor_of_another_layout_is_refused_before_anything_moves() {
-    a_bad_successor_changes_nothing("layout", "layout 99");
+    a_bad_successor_changes_nothing("layout", 2, "layout 99");
 }

@@ -1,6 +1,7 @@
 //! Keeper and worker alone, for this crate's tests: `tm-test keeper CONFIG RUN_FOLDER PROGRAM [THREADS [DESCRIPTORS]]`.
 //!
-//! `TM_BUILD` is the build's name, `TM_FAULT` what a successor does wrong: `die`, `hang`, `layout`.
+//! `TM_BUILD` is the build's name, `TM_FAULT` what a successor does wrong: `die-N` or `hang-N` (at its Nth
+//! batch), `die-end`, `hang-end`, `layout`.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -31,12 +32,7 @@ fn main() -> ExitCode {
             }
         }
         Some("worker") => {
-            let fault = match std::env::var("TM_FAULT").as_deref() {
-                Ok("die") => Some(Fault::DieAtBatch(2)),
-                Ok("hang") => Some(Fault::HangAtBatch(2)),
-                Ok("layout") => Some(Fault::ReadsLayout(99)),
-                _ => None,
-            };
+            let fault = fault(&std::env::var("TM_FAULT").unwrap_or_default());
             match worker::run_trial(&build, Trial { fault }) {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => {
@@ -49,5 +45,15 @@ fn main() -> ExitCode {
             eprintln!("usage: tm-test keeper CONFIG RUN_FOLDER PROGRAM [THREADS [DESCRIPTORS]]");
             ExitCode::from(2)
         }
+    }
+}
+
+fn fault(text: &str) -> Option<Fault> {
+    match text.split_once('-') {
+        Some(("die", "end")) => Some(Fault::DieAtEnd),
+        Some(("hang", "end")) => Some(Fault::HangAtEnd),
+        Some(("die", batch)) => batch.parse().ok().map(Fault::DieAtBatch),
+        Some(("hang", batch)) => batch.parse().ok().map(Fault::HangAtBatch),
+        _ => (text == "layout").then_some(Fault::ReadsLayout(99)),
     }
 }

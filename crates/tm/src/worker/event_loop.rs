@@ -1,7 +1,7 @@
 //! One event loop: a thread that owns its connections from accept to end, and shares nothing on their path.
 //!
 //! ```text
-//! Waiting ─ the keeper's End, or a predecessor's Begin ─► Serving ─ Give ─► Giving ─ all acknowledged ─► Given
+//! Waiting ─ the keeper's End, or a predecessor's ─► Serving ─ Give ─► Giving ─ Commit ─► Given
 //!                                                          ▲ │                └─ successor gone ──┐
 //!                                                          │ └ Drain ─► Draining ─► Drained       │
 //!                                                          └──────────────────────────────────────┘
@@ -47,6 +47,8 @@ pub(super) enum Command {
     Take {
         peer: OwnedFd,
     },
+    /// Every lane is prepared.
+    Commit,
     SuccessorGone {
         successor: u32,
     },
@@ -59,6 +61,8 @@ pub(super) enum Command {
 #[derive(Debug)]
 pub(super) enum Report {
     Applied,
+    /// The successor has acknowledged all of this lane.
+    Prepared,
     Given,
     Taken,
     /// The takeover cannot go on.
@@ -293,6 +297,7 @@ impl EventLoop {
                 Command::Apply { site, listeners } => self.apply(&site, listeners),
                 Command::Give { peer } => self.begin_giving(peer),
                 Command::Take { peer } => self.begin_taking(peer),
+                Command::Commit => self.commit(),
                 Command::SuccessorGone { successor } => self.take_back(successor),
                 Command::Drain { until_us } => self.drain(until_us),
             }
@@ -464,7 +469,7 @@ impl EventLoop {
     }
 
     /// Packets from the keeper: what a dead worker owned.
-    fn on_keeper(&mut self) {
+    pub(super) fn on_keeper(&mut self) {
         let mut buffer = vec![0u8; message::BYTES_MAX];
         loop {
             let mut fds = Vec::new();

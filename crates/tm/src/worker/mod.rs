@@ -72,6 +72,9 @@ pub enum Fault {
     /// As a successor, before it acknowledges this batch of a lane.
     DieAtBatch(u32),
     HangAtBatch(u32),
+    /// When it has restored everything, before it serves it.
+    DieAtEnd,
+    HangAtEnd,
     /// Says that it reads only connection records of this layout.
     ReadsLayout(u16),
 }
@@ -187,6 +190,7 @@ const SCRAPE_ID: u32 = u32::MAX;
 #[derive(Default)]
 struct Counts {
     applied: usize,
+    prepared: usize,
     moved: usize,
     took_back: usize,
     predecessor_gone: usize,
@@ -515,6 +519,7 @@ impl Worker {
     }
 
     fn on_takeover(&mut self, packet: &ToWorker, mut fds: Vec<OwnedFd>) {
+        self.counts.prepared = 0;
         self.counts.moved = 0;
         self.counts.has_failed = false;
         let knowledge = fds.pop();
@@ -578,6 +583,14 @@ impl Worker {
                         format!("applied: {servers} virtual servers, {pools} pools\n")
                     });
                     self.tell(&ToKeeper::Applied { text })?;
+                }
+            }
+            Report::Prepared => {
+                self.counts.prepared += 1;
+                if self.counts.prepared == all {
+                    for lane in &self.lanes {
+                        lane.send(Command::Commit);
+                    }
                 }
             }
             Report::Given | Report::Taken => {

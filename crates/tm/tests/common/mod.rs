@@ -325,6 +325,8 @@ impl Drop for Echo {
 }
 
 fn serve_http(mut stream: TcpStream) -> std::io::Result<()> {
+    // Head and body are two writes: the second shall not wait for a delayed acknowledgement.
+    stream.set_nodelay(true)?;
     let mut input = Vec::new();
     loop {
         let Some(head) = read_head(&mut stream, &mut input)? else {
