@@ -34,6 +34,7 @@ use hitless_store::{Revision, Store};
 
 use crate::clock;
 use crate::link::hello::Hello;
+use crate::link::table::{LinkTable, Linked};
 use crate::link::{self, LinkEvent, LinkId};
 use crate::message::{
     CONTROLLER_NODE, Cluster, FromNode, GuestOrder, NodeReport, Orders, Peer, SiteFile, ToNode,
@@ -114,6 +115,13 @@ struct Seen {
     is_connected: bool,
 }
 
+impl Linked for Seen {
+    /// By name: an older link is of a process that is gone.
+    fn is_same_peer(&self, other: &Self) -> bool {
+        self.name == other.name
+    }
+}
+
 /// A controller that is ready to run.
 pub struct Controller {
     options: Options,
@@ -125,7 +133,7 @@ pub struct Controller {
     /// The stored header's guests, by slot.
     slots: BTreeMap<GuestSlot, GuestRecord>,
     policy: Option<Policy>,
-    seen: BTreeMap<LinkId, Seen>,
+    seen: LinkTable<Seen>,
     /// The table's status, and when it was asked for: it takes a walk over 65,536 buckets.
     status: Status,
     look_due: Instant,
@@ -168,7 +176,7 @@ impl Controller {
             table,
             slots: BTreeMap::new(),
             policy: None,
-            seen: BTreeMap::new(),
+            seen: LinkTable::default(),
             status,
             look_due: Instant::now(),
         })
@@ -266,35 +274,39 @@ impl Controller {
                         "a node links that was not added; it is told nothing"
                     );
                 }
-                // A node has one link: an older one is of a process that is gone.
-                self.seen.retain(|_, seen| seen.name != peer.name);
+                let seen = Seen {
+                    link: sender,
+                    name: peer.name.clone(),
+                    kernel: peer.kernel,
+                    release: peer.release.clone(),
+                    report: None,
+                    told: None,
+                    is_connected: false,
+                };
+                if !self.seen.up(link, seen) {
+                    tracing::info!(
+                        node = peer.name,
+                        "an older link of a node that has a newer one"
+                    );
+                    return Ok(());
+                }
                 tracing::info!(
                     node = peer.name,
                     release = peer.release,
                     version = peer.version,
                     "a node linked"
                 );
-                let seen = Seen {
-                    link: sender,
-                    name: peer.name,
-                    kernel: peer.kernel,
-                    release: peer.release,
-                    report: None,
-                    told: None,
-                    is_connected: false,
-                };
-                self.seen.insert(link, seen);
                 self.look()
             }
             LinkEvent::Down { link, reason } => {
-                if let Some(seen) = self.seen.remove(&link) {
+                if let Some(seen) = self.seen.down(link) {
                     tracing::info!(node = seen.name, reason, "a node's link ended");
                 }
                 Ok(())
             }
             LinkEvent::Message { link, message } => match message {
                 FromNode::Report(report) => {
-                    let Some(seen) = self.seen.get_mut(&link) else {
+                    let Some(seen) = self.seen.get_mut(link) else {
                         return Ok(());
                     };
                     // Counters change all the time; only what somebody waits for is looked at once.
@@ -303,7 +315,7 @@ impl Controller {
                     if is_news { self.look() } else { Ok(()) }
                 }
                 FromNode::Table { director, message } => {
-                    let is_its = self.seen.get(&link).is_some_and(|seen| {
+                    let is_its = self.seen.get(link).is_some_and(|seen| {
                         self.records
                             .nodes
                             .get(&seen.name)
@@ -345,7 +357,7 @@ impl Controller {
             .slots
             .get(&slot)
             .and_then(|guest| self.records.guests.get(&guest.name));
-        let node = self.seen.get(&link).map(|seen| seen.name.as_str());
+        let node = self.seen.get(link).map(|seen| seen.name.as_str());
         guest.is_some_and(|guest| Some(guest.node.as_str()) == node)
     }
 
@@ -651,15 +663,6 @@ impl Controller {
         tracing::info!(change, "accepted");
         self.look()?;
         Ok(Ok(Answer::Accepted(Accepted { change })))
-    }
-}
-
-/// Peers hear at once that nobody is there any more.
-impl Drop for Controller {
-    fn drop(&mut self) {
-        for seen in self.seen.values() {
-            seen.link.close();
-        }
     }
 }
 

@@ -403,15 +403,6 @@ impl Ingress {
     }
 }
 
-/// The agent hears at once that nobody is there any more.
-impl Drop for Ingress {
-    fn drop(&mut self) {
-        if let Some(link) = &self.link {
-            link.close();
-        }
-    }
-}
-
 impl Running {
     /// Asks every director's agent, from an address of its family.
     fn ask(&self, request: &LeaseRequest) {

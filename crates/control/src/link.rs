@@ -8,11 +8,13 @@
 //! Each side says in its hello which versions of the link it speaks; both take the highest common one. Messages are
 //! JSON with a binary tail for what comes by the thousand ([`wire::Message`]). Invariants: a queue is bounded, and a
 //! peer that does not empty it loses the link, never the memory of this process; whoever owns a state hears of a link
-//! through one channel, in order, [`LinkEvent::Down`] last. What may be lost with a link is offered again on the next.
+//! through one channel, in order, [`LinkEvent::Down`] last; a link lives as long as somebody holds a [`Sender`] of it, so
+//! none is forgotten open. What may be lost with a link is offered again on the next.
 //!
 //! Not here: what messages mean, and TLS (links stay on this machine until they have it).
 
 pub mod hello;
+pub mod table;
 pub mod wire;
 
 use std::io;
@@ -55,9 +57,16 @@ impl std::str::FromStr for Address {
     }
 }
 
-/// Which link of this process; never used again.
+/// Which link of this process; never used again. Links that were accepted later have higher ones.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct LinkId(u64);
+
+impl LinkId {
+    fn next() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
 
 /// What its owner hears of a link.
 #[derive(Debug)]
@@ -78,7 +87,9 @@ pub enum LinkEvent<In, Out> {
     },
 }
 
-/// Queues messages to a peer. All copies end the link when one is told to, or when its queue is full.
+/// Queues messages to a peer. All copies end the link when one is told to, or when its queue is full. When the last is
+/// dropped, the link ends as soon as what was queued is sent. Whoever owns one declares it behind the channel of its
+/// events: then it is dropped after that, and the end of a link is no reason to dial again.
 #[derive(Debug)]
 pub struct Sender<Out> {
     link: LinkId,
@@ -146,8 +157,10 @@ pub fn accept<In, Out>(
                 continue;
             };
             let (own, deliver) = (own.clone(), deliver.clone());
+            // Here, where links are still in order.
+            let link = LinkId::next();
             spawn("link", move || {
-                let _ = run(stream, &own, &protocol, &deliver);
+                let _ = run(stream, link, &own, &protocol, &deliver);
             });
         }
     };
@@ -172,7 +185,7 @@ pub fn keep<In, Out>(
         let mut last_refusal = String::new();
         loop {
             if let Ok(stream) = UnixStream::connect(&path) {
-                match run(stream, &own(), &protocol, &deliver) {
+                match run(stream, LinkId::next(), &own(), &protocol, &deliver) {
                     Ok(true) => last_refusal.clear(),
                     Ok(false) => return,
                     Err(refusal) => {
@@ -192,6 +205,7 @@ pub fn keep<In, Out>(
 /// One link from hello to its end. `Ok(false)`: nobody listens to its events any more.
 fn run<In, Out>(
     stream: UnixStream,
+    link: LinkId,
     own: &Hello,
     protocol: &Protocol,
     deliver: &impl Fn(LinkEvent<In, Out>) -> bool,
@@ -200,26 +214,12 @@ where
     In: Message,
     Out: Message,
 {
-    static NEXT: AtomicU64 = AtomicU64::new(1);
-    let link = LinkId(NEXT.fetch_add(1, Ordering::Relaxed));
     stream.set_read_timeout(Some(HELLO_WAIT))?;
     stream.set_write_timeout(Some(WRITE_WAIT))?;
     let peer = hello::exchange(&stream, own, protocol)?;
     stream.set_read_timeout(None)?;
-    let (queue, queued) = sync_channel(QUEUE_MAX);
-    let sender = Sender {
-        link,
-        queue,
-        stream: std::sync::Arc::new(stream.try_clone()?),
-    };
-    let writing = stream.try_clone()?;
-    spawn("link-write", move || write_all(&writing, &queued));
-    if !deliver(LinkEvent::Up {
-        link,
-        peer,
-        sender: sender.clone(),
-    }) {
-        sender.close();
+    let sender = open(link, &stream)?;
+    if !deliver(LinkEvent::Up { link, peer, sender }) {
         return Ok(false);
     }
     let mut reader = io::BufReader::with_capacity(64 << 10, &stream);
@@ -227,7 +227,7 @@ where
         match wire::read(&mut reader) {
             Ok(Some(message)) => {
                 if !deliver(LinkEvent::Message { link, message }) {
-                    sender.close();
+                    let _ = stream.shutdown(Shutdown::Both);
                     return Ok(false);
                 }
             }
@@ -235,8 +235,25 @@ where
             Err(error) => break error.to_string(),
         }
     };
-    sender.close();
+    let _ = stream.shutdown(Shutdown::Both);
     Ok(deliver(LinkEvent::Down { link, reason }))
+}
+
+/// Starts the thread that writes what the sender queues.
+fn open<Out: Message>(link: LinkId, stream: &UnixStream) -> io::Result<Sender<Out>> {
+    let (queue, queued) = sync_channel(QUEUE_MAX);
+    let sender = Sender {
+        link,
+        queue,
+        stream: std::sync::Arc::new(stream.try_clone()?),
+    };
+    let writing = stream.try_clone()?;
+    spawn("link-write", move || {
+        write_all(&writing, &queued);
+        // Nobody holds a sender any more, or nothing can be sent.
+        let _ = writing.shutdown(Shutdown::Both);
+    });
+    Ok(sender)
 }
 
 fn write_all<Out: Message>(stream: &UnixStream, queued: &Receiver<Out>) {
@@ -245,13 +262,11 @@ fn write_all<Out: Message>(stream: &UnixStream, queued: &Receiver<Out>) {
         let mut next = Some(message);
         while let Some(message) = next {
             if wire::write(&mut writer, message).is_err() {
-                let _ = stream.shutdown(Shutdown::Both);
                 return;
             }
             next = queued.try_recv().ok();
         }
         if io::Write::flush(&mut writer).is_err() {
-            let _ = stream.shutdown(Shutdown::Both);
             return;
         }
     }
@@ -265,4 +280,4 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

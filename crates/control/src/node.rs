@@ -37,7 +37,8 @@ use hitless_core::time::Time;
 
 use crate::lease::{DATAGRAM_BYTES_MAX, Seal};
 use crate::link::hello::Hello;
-use crate::link::{self, Address, LinkEvent, LinkId};
+use crate::link::table::{LinkTable, Linked};
+use crate::link::{self, Address, LinkEvent};
 use crate::message::{
     CONTROLLER_NODE, FromIngress, FromNode, IngressReport, NODE_GUEST, Orders, ToIngress, ToNode,
 };
@@ -146,6 +147,13 @@ struct GuestLink {
     report: IngressReport,
 }
 
+impl Linked for GuestLink {
+    /// By boot: the link of an earlier boot ends by itself, and says nothing of this one.
+    fn is_same_peer(&self, other: &Self) -> bool {
+        self.name == other.name && self.boot == other.boot
+    }
+}
+
 /// A node agent that is ready to run.
 pub struct Node {
     options: Options,
@@ -161,7 +169,7 @@ pub struct Node {
     orders: Option<Orders>,
     seal: Option<Seal>,
     machine: Option<Agent>,
-    guest_links: BTreeMap<LinkId, GuestLink>,
+    guest_links: LinkTable<GuestLink>,
     running: Option<BTreeMap<String, Running>>,
     manager_states: BTreeMap<String, ManagerState>,
     known_ways: BTreeMap<IpAddr, Way>,
@@ -239,7 +247,7 @@ impl Node {
             orders: None,
             seal: None,
             machine: None,
-            guest_links: BTreeMap::new(),
+            guest_links: LinkTable::default(),
             running: None,
             manager_states: BTreeMap::new(),
             known_ways: BTreeMap::new(),
@@ -364,35 +372,25 @@ impl Node {
     fn guest_event(&mut self, event: LinkEvent<FromIngress, ToIngress>) {
         match event {
             LinkEvent::Up { link, peer, sender } => {
-                // An ingress that was started again: what it was before is gone.
-                self.guest_links.retain(|_, guest| {
-                    let is_replaced = guest.name == peer.name && guest.boot == peer.kernel;
-                    if is_replaced {
-                        // Should it live after all, it links again instead of waiting for ever.
-                        guest.sender.close();
-                    }
-                    !is_replaced
-                });
                 let (name, boot) = (peer.name, peer.kernel);
                 let report = IngressReport::default();
-                self.guest_links.insert(
-                    link,
-                    GuestLink {
-                        name,
-                        boot,
-                        sender,
-                        ready: None,
-                        report,
-                    },
-                );
-                self.spread();
+                let guest = GuestLink {
+                    name,
+                    boot,
+                    sender,
+                    ready: None,
+                    report,
+                };
+                if self.guest_links.up(link, guest) {
+                    self.spread();
+                }
             }
             LinkEvent::Down { link, .. } => {
-                self.guest_links.remove(&link);
+                self.guest_links.down(link);
                 self.report_due = Instant::now();
             }
             LinkEvent::Message { link, message } => {
-                let Some(guest) = self.guest_links.get_mut(&link) else {
+                let Some(guest) = self.guest_links.get_mut(link) else {
                     return;
                 };
                 match message {
@@ -566,18 +564,6 @@ impl Node {
     fn say(&self, message: FromNode) {
         if let Some(controller) = &self.controller {
             controller.send(message);
-        }
-    }
-}
-
-/// Peers hear at once that nobody is there any more.
-impl Drop for Node {
-    fn drop(&mut self) {
-        if let Some(controller) = &self.controller {
-            controller.close();
-        }
-        for guest in self.guest_links.values() {
-            guest.sender.close();
         }
     }
 }

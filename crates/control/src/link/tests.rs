@@ -9,7 +9,7 @@ use super::*;
 use hitless_core::row::{BUCKETS, Bucket, GuestSlot, Row, Sequence};
 
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-struct Note {
+pub(crate) struct Note {
     text: String,
     rows: Vec<(Bucket, Row)>,
 }
@@ -52,10 +52,18 @@ fn start(
     let (ended, end) = channel();
     let own = hello(name);
     spawn("test", move || {
-        let result = run(stream, &own, &protocol, &|event| events.send(event).is_ok());
+        let result = run(stream, LinkId::next(), &own, &protocol, &|event| {
+            events.send(event).is_ok()
+        });
         let _ = ended.send(result.map_err(|error| error.to_string()));
     });
     (heard, end)
+}
+
+/// A sender of a link of this number, and the far end of its socket.
+pub(crate) fn sender(link: LinkId) -> (Sender<Note>, UnixStream) {
+    let (near, far) = UnixStream::pair().unwrap();
+    (open(link, &near).unwrap(), far)
 }
 
 fn up(events: &Events) -> (Hello, Sender<Note>) {
