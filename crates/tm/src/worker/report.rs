@@ -174,13 +174,13 @@ impl Sources<'_> {
         let build = [("build", facts.build.as_str())];
         out.gauge(
             "hitless_build_info",
-            "1, with the build as a label",
+            "always 1; the build is in the label",
             &build,
             1,
         );
         out.gauge(
             "hitless_uptime_seconds",
-            "since the keeper started",
+            "since the keeper was first started",
             &[],
             facts.age_ms / 1000,
         );
@@ -192,45 +192,49 @@ impl Sources<'_> {
         );
         out.gauge(
             "hitless_requests_in_flight",
-            "requests under way",
+            "HTTP requests under way now",
             &[],
             census.in_flight,
         );
         for (name, help, lane) in [
             (
                 "hitless_accepted_connections_total",
-                "connections accepted",
+                "client connections accepted",
                 Lane::Accepted,
             ),
             (
                 "hitless_connect_retries_total",
-                "connects that failed",
+                "connects to a member that failed, and were tried at another one",
                 Lane::ConnectRetries,
             ),
             (
                 "hitless_request_retries_total",
-                "requests sent once more",
+                "requests sent once more since an idle member connection had just been closed",
                 Lane::RequestRetries,
             ),
             (
                 "hitless_accept_stops_total",
-                "accepting stopped for want of room",
+                "times that accepting stopped for want of descriptors or slots",
                 Lane::AcceptStops,
             ),
-            ("hitless_pipes_total", "pipes made", Lane::PipesMade),
+            (
+                "hitless_pipes_total",
+                "pipes made for raw TCP",
+                Lane::PipesMade,
+            ),
             (
                 "hitless_refusals_total",
-                "error answers of our own",
+                "HTTP answers of our own with an error status",
                 Lane::Refusals,
             ),
             (
                 "hitless_timeouts_total",
-                "timeouts that ended something",
+                "timeouts that ended a connection or a request",
                 Lane::TimeoutsHit,
             ),
             (
                 "hitless_quarantined_connections_total",
-                "closed after crashes",
+                "connections closed since two workers in a row died while working on them",
                 Lane::Quarantined,
             ),
         ] {
@@ -240,44 +244,44 @@ impl Sources<'_> {
         let paused = word(&head.paused);
         out.gauge(
             "hitless_accept_paused",
-            "1 near the descriptor limit",
+            "1 while nothing is accepted for want of descriptors in the keeper",
             &[],
             paused,
         );
         let pauses = word(&head.pauses);
         out.counter(
             "hitless_accept_pauses_total",
-            "pauses near the limit",
+            "times that this began",
             &[],
             pauses,
         );
         out.gauge(
             "hitless_keeper_descriptors",
-            "in use",
+            "descriptors that the keeper uses",
             &[],
             facts.descriptors,
         );
         out.gauge(
             "hitless_keeper_descriptors_max",
-            "limit",
+            "descriptors that the keeper may use",
             &[],
             facts.descriptors_max,
         );
         out.counter(
             "hitless_worker_restarts_total",
-            "after a death",
+            "workers started after a death",
             &[],
             facts.restarts,
         );
         out.counter(
             "hitless_upgrades_total",
-            "programs replaced",
+            "upgrades that were carried out",
             &[],
             facts.upgrades,
         );
         out.counter(
             "hitless_reloads_total",
-            "configurations applied",
+            "configurations applied after the first",
             &[],
             facts.reloads,
         );
@@ -292,34 +296,61 @@ impl Sources<'_> {
 
     fn ledger_metrics(&self, out: &mut Metrics, change: &str, ledger: Shared<'_>) {
         let label = [("change", change)];
-        for (name, field) in [
-            ("hitless_change_connections", Field::Connections),
-            ("hitless_change_carried_connections", Field::Carried),
-            ("hitless_change_finished_connections", Field::Finished),
-            ("hitless_change_reset_connections", Field::Reset),
-            ("hitless_change_lost_requests", Field::InFlightLost),
-            ("hitless_change_piped_bytes", Field::BytesInPipes),
-            ("hitless_change_buffered_bytes", Field::BytesBuffered),
-            ("hitless_change_mid_message_connections", Field::MidMessage),
+        for (name, help, field) in [
+            (
+                "hitless_change_connections",
+                "connections alive when the last one began",
+                Field::Connections,
+            ),
+            (
+                "hitless_change_carried_connections",
+                "connections that went on through the last one",
+                Field::Carried,
+            ),
+            (
+                "hitless_change_finished_connections",
+                "connections that ended by themselves in the last one",
+                Field::Finished,
+            ),
+            (
+                "hitless_change_reset_connections",
+                "connections lost in the last one",
+                Field::Reset,
+            ),
+            (
+                "hitless_change_lost_requests",
+                "requests that were under way and were lost in the last one",
+                Field::InFlightLost,
+            ),
+            (
+                "hitless_change_piped_bytes",
+                "bytes that were in pipes and went on in the last one",
+                Field::BytesInPipes,
+            ),
+            (
+                "hitless_change_buffered_bytes",
+                "bytes that were in the worker's memory and went on in the last one",
+                Field::BytesBuffered,
+            ),
+            (
+                "hitless_change_mid_message_connections",
+                "connections carried inside a message in the last one",
+                Field::MidMessage,
+            ),
         ] {
-            out.gauge(
-                name,
-                "of the last change of this kind",
-                &label,
-                ledger.read(field),
-            );
+            out.gauge(name, help, &label, ledger.read(field));
         }
         let stall = ledger.read(Field::StallUsMax);
         out.float(
             "hitless_change_stall_seconds",
-            "longest, last change",
+            "longest time that a connection stood still in the last one",
             &label,
             stall,
         );
         let count = ledger.read(Field::Sequence);
         out.counter(
             "hitless_changes_total",
-            "changes of this kind",
+            "takeovers or crashes begun",
             &label,
             count,
         );
@@ -330,7 +361,12 @@ impl Sources<'_> {
             let key = server_key(server.name.as_str());
             let label = [("virtual_server", server.name.as_str())];
             let open = census.by_server.get(&key).copied().unwrap_or(0);
-            out.gauge("hitless_virtual_server_connections", "now", &label, open);
+            out.gauge(
+                "hitless_virtual_server_connections",
+                "client connections now",
+                &label,
+                open,
+            );
             out.keyed(
                 "hitless_virtual_server",
                 &label,
@@ -353,7 +389,7 @@ impl Sources<'_> {
                 let sums = sum_keyed(self.slots, key);
                 out.gauge(
                     "hitless_member_connections",
-                    "in use now",
+                    "clients that use it now",
                     &label,
                     open_of(&sums),
                 );
@@ -431,20 +467,27 @@ impl Metrics {
     }
 
     fn keyed(&mut self, prefix: &str, labels: &[(&str, &str)], sums: &[u64; KEYED_COUNTERS]) {
-        for (what, counter) in [
-            ("connections_total", Keyed::Connections),
-            ("requests_total", Keyed::Requests),
-            ("failures_total", Keyed::Failures),
-            ("bytes_in_total", Keyed::BytesIn),
-            ("bytes_out_total", Keyed::BytesOut),
+        for (what, help, counter) in [
+            ("connections_total", "connections", Keyed::Connections),
+            ("requests_total", "HTTP requests", Keyed::Requests),
+            (
+                "failures_total",
+                "connections or requests that the other side failed",
+                Keyed::Failures,
+            ),
+            (
+                "bytes_in_total",
+                "bytes from clients on their way to members",
+                Keyed::BytesIn,
+            ),
+            (
+                "bytes_out_total",
+                "bytes from members on their way to clients",
+                Keyed::BytesOut,
+            ),
         ] {
             let name = format!("{prefix}_{what}");
-            self.counter(
-                &name,
-                "since the keeper started",
-                labels,
-                sums[counter as usize],
-            );
+            self.counter(&name, help, labels, sums[counter as usize]);
         }
     }
 
