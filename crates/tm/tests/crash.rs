@@ -5,7 +5,7 @@
 mod common;
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -244,4 +244,31 @@ fn a_worker_killed_in_a_takeover_whose_successor_hangs_is_replaced() {
 #[test]
 fn a_worker_killed_in_a_takeover_together_with_its_successor_is_replaced() {
     kill_in_a_takeover("hang-2", true);
+}
+
+#[test]
+fn the_worker_after_a_crash_knows_which_members_are_down() {
+    let up = Echo::http();
+    let down = TcpListener::bind("127.0.0.1:0").unwrap();
+    let closed = down.local_addr().unwrap();
+    drop(down);
+    let instance = Instance::start(&format!(
+        "pools:\n  web:\n    members: ['{}', '{closed}']\n    monitor: {{ tcp: {{ interval: 200ms, fall: 1, rise: 100 \
+         }} }}\nvirtual_servers:\n  web: {{ listen: '{}', protocol: http, pool: web }}\n",
+        up.address,
+        own_address()
+    ));
+    let healths = || {
+        let status = instance.status();
+        let members = status["pools"][0]["members"].as_array().unwrap().clone();
+        let of = |member: &serde_json::Value| member["health"].as_str().unwrap().to_owned();
+        members.iter().map(of).collect::<Vec<_>>()
+    };
+    wait_for("both to be probed", || {
+        (healths() == ["up", "down"]).then_some(())
+    });
+    // Without the memory the first good result would take it up; with it, the hundredth does.
+    let _listener = TcpListener::bind(closed).unwrap();
+    instance.kill_worker();
+    assert_eq!(healths(), ["up", "down"]);
 }

@@ -2,16 +2,20 @@
 //!
 //! Invariants: there is one [`MemberState`] per pool and address for as long as somebody holds it, so what is known of a
 //! member survives reloads; [`MemberState::is_usable`] is one relaxed load and never blocks; the columns admin and
-//! health are separate and each has its reason.
+//! health are separate and each has its reason; a worker's board also keeps health in the slot file, so that the worker
+//! after a crash begins with it.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use hitless_carry::slots::Slots;
 use hitless_core::health::{Admin, AdminReason, Health, HealthReason};
 use hitless_types::site::Site;
 use serde::{Deserialize, Serialize};
+
+use crate::worker::stats::{Keyed, member_key};
 
 /// Which member: the same address in two pools is two members, probed apart.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
@@ -35,6 +39,8 @@ pub struct MemberHealth {
 /// One member's place on the board.
 #[derive(Debug, Default)]
 pub struct MemberState {
+    /// Where its health is kept over a crash. `None`: nowhere.
+    memory: Option<Memory>,
     /// Admin state and health in one byte, see [`pack`].
     word: AtomicU8,
     detail: Mutex<MemberHealth>,
@@ -57,6 +63,7 @@ impl MemberState {
         detail.health = health;
         detail.health_reason = reason;
         detail.since_us = since_us;
+        self.remember(&detail);
         self.word
             .store(pack(detail.admin, detail.health), Ordering::Relaxed);
     }
@@ -75,6 +82,69 @@ impl MemberState {
         self.word
             .store(pack(value.admin, value.health), Ordering::Relaxed);
         *detail = value;
+        self.remember(&detail);
+    }
+
+    /// A place that begins with what the slot file has of it.
+    fn recalled(memory: Memory) -> Self {
+        let detail = memory.read();
+        Self {
+            word: AtomicU8::new(pack(detail.admin, detail.health)),
+            detail: Mutex::new(detail),
+            memory: Some(memory),
+        }
+    }
+
+    fn remember(&self, detail: &MemberHealth) {
+        if let Some(memory) = &self.memory {
+            memory.write(detail.health, detail.since_us);
+        }
+    }
+}
+
+/// A member's health in the slot file: one word, health in the two low bits, since when above them. 0 is unknown.
+#[derive(Debug)]
+struct Memory {
+    slots: Arc<Slots>,
+    place: usize,
+}
+
+impl Memory {
+    /// `None` if the table has no room for it: its health is not kept.
+    fn of(slots: &Arc<Slots>, key: &MemberKey) -> Option<Self> {
+        let place = slots.keyed_index(0, member_key(&key.pool, key.address));
+        (place != 0).then(|| Self {
+            slots: Arc::clone(slots),
+            place,
+        })
+    }
+
+    fn word(&self) -> &AtomicU64 {
+        &self.slots.keyed(0, self.place).counters[Keyed::Health as usize]
+    }
+
+    fn write(&self, health: Health, since_us: Option<u64>) {
+        let word = match health {
+            Health::Unknown => 0,
+            Health::Up => since_us.unwrap_or(0) << 2 | 1,
+            Health::Down => since_us.unwrap_or(0) << 2 | 2,
+        };
+        self.word().store(word, Ordering::Relaxed);
+    }
+
+    fn read(&self) -> MemberHealth {
+        let word = self.word().load(Ordering::Relaxed);
+        let health = match word & 3 {
+            1 => Health::Up,
+            2 => Health::Down,
+            _ => return MemberHealth::default(),
+        };
+        MemberHealth {
+            health,
+            health_reason: HealthReason::NotProbedYet,
+            since_us: Some(word >> 2),
+            ..MemberHealth::default()
+        }
     }
 }
 
@@ -96,11 +166,27 @@ const fn pack(admin: Admin, health: Health) -> u8 {
 #[derive(Clone, Debug, Default)]
 pub struct Board {
     members: Arc<Mutex<BTreeMap<MemberKey, Arc<MemberState>>>>,
+    /// `None`: health dies with the process.
+    memory: Option<Arc<Slots>>,
 }
 
 impl Board {
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// A board that keeps what is known in the slot file, and begins with what is there.
+    pub(crate) fn in_memory(slots: Arc<Slots>) -> Self {
+        Self {
+            memory: Some(slots),
+            ..Self::default()
+        }
+    }
+
+    fn fresh(&self, key: &MemberKey) -> Arc<MemberState> {
+        let memory = self.memory.as_ref();
+        let memory = memory.and_then(|slots| Memory::of(slots, key));
+        Arc::new(memory.map_or_else(MemberState::default, MemberState::recalled))
     }
 
     /// The place of a member, made if there is none: unknown, ready. A worker calls this when it builds its snapshot of
@@ -110,7 +196,10 @@ impl Board {
             pool: pool.to_owned(),
             address,
         };
-        Arc::clone(lock(&self.members).entry(key).or_default())
+        let mut members = lock(&self.members);
+        let place = members.entry(key);
+        let key = place.key().clone();
+        Arc::clone(place.or_insert_with(|| self.fresh(&key)))
     }
 
     /// Makes a place for every member of `site` and forgets those that are not in it. Places that a snapshot in use
@@ -124,9 +213,12 @@ impl Board {
                     pool: pool.name.as_str().to_owned(),
                     address: member.address,
                 };
-                let state = old.remove(&key).unwrap_or_default();
+                let state = old.remove(&key).unwrap_or_else(|| self.fresh(&key));
                 members.insert(key, state);
             }
+        }
+        for memory in old.values().filter_map(|state| state.memory.as_ref()) {
+            memory.write(Health::Unknown, None);
         }
     }
 
@@ -143,7 +235,8 @@ impl Board {
     pub fn import(&self, known: Vec<(MemberKey, MemberHealth)>) {
         let mut members = lock(&self.members);
         for (key, health) in known {
-            members.entry(key).or_default().set_all(health);
+            let state = members.entry(key.clone());
+            state.or_insert_with(|| self.fresh(&key)).set_all(health);
         }
     }
 }

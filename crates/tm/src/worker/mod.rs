@@ -33,7 +33,7 @@ mod event_loop;
 mod http;
 mod record;
 mod report;
-mod stats;
+pub(crate) mod stats;
 mod tables;
 mod takeover;
 mod tcp;
@@ -217,7 +217,7 @@ impl Worker {
     ) -> Result<Self, WorkerError> {
         let io = |what| move |source| WorkerError::Io { what, source };
         let slots = Arc::new(slots);
-        let board = Board::new();
+        let board = Board::in_memory(Arc::clone(&slots));
         let (sender, reports) = channel();
         let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
         let wake = rustix::event::eventfd(0, flags).map_err(|errno| errno.into());

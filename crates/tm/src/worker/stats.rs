@@ -38,10 +38,12 @@ pub(crate) enum Keyed {
     /// From clients, or to members.
     BytesIn = 4,
     BytesOut = 5,
+    /// Of a member, in the first lane only: its health, as the board writes it.
+    Health = 6,
 }
 
 const _: () = assert!((Lane::Quarantined as usize) < LANE_COUNTERS);
-const _: () = assert!((Keyed::BytesOut as usize) < KEYED_COUNTERS);
+const _: () = assert!((Keyed::Health as usize) < KEYED_COUNTERS);
 
 /// Names the counters of a virtual server.
 pub(crate) fn server_key(name: &str) -> u64 {
