@@ -60,7 +60,11 @@ fn a_reload_keeps_connections_and_a_bad_one_is_refused_whole() {
         "{}",
         reply.body
     );
-    assert_eq!(instance.status()["config"], "rejected");
+    let status = instance.status();
+    assert_eq!(status["config"], "rejected");
+    let changes = status["changes"].as_array().unwrap();
+    let kinds: Vec<_> = changes.iter().map(|change| &change["kind"]).collect();
+    assert_eq!(kinds, ["start", "reload", "reload_refused"], "{status}");
     let occupied = TcpListener::bind(own_address()).unwrap();
     let taken = occupied.local_addr().unwrap();
     let with_taken = format!("  other: {{ listen: '{taken}', protocol: http, pool: web }}\n");

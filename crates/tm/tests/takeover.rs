@@ -184,6 +184,14 @@ fn a_bad_successor_changes_nothing(fault: &str, threads: u32, expected: &str) {
     assert_ne!(reply.outcome, Outcome::Done, "{}", reply.body);
     assert!(reply.body.contains(expected), "{}", reply.body);
     assert_eq!(instance.worker_pid(), pid, "the worker before serves on");
+    let status = instance.status();
+    let changes = status["changes"].as_array().unwrap();
+    assert_eq!(
+        changes.last().unwrap()["kind"],
+        "upgrade_failed",
+        "{status}"
+    );
+    assert_eq!(status["config"], "synced", "{status}");
     if fault != "layout" {
         for lost in ["reset_connections", "lost_requests"] {
             let lost = format!("hitless_change_{lost}{{change=\"crash\"}}");

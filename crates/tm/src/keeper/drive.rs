@@ -13,8 +13,9 @@ use super::process::{Start, Worker};
 use super::{Keeper, KeeperError, Who, state};
 use crate::clock::now_us;
 use crate::control::{Outcome, Request};
-use crate::ledger::{CRASH, TAKEOVER};
+use crate::ledger::{self, CRASH, Field, TAKEOVER};
 use crate::link::{KeeperHello, Role, ToWorker};
+use crate::status::ChangeKind;
 
 /// More deaths than this within [`DEATHS_WINDOW_US`] make the next restart wait.
 const DEATHS_AT_ONCE: usize = 5;
@@ -54,6 +55,7 @@ impl Keeper {
                 return;
             };
             self.who = Some(who);
+            self.request = Some((request, self.sequence(CRASH)));
             self.verdict = None;
             if let Some(input) = input(request) {
                 self.feed(input);
@@ -167,12 +169,40 @@ impl Keeper {
                 _ => (outcome, rest.trim_start_matches("; ").to_owned()),
             },
         };
-        if outcome == Outcome::Done {
-            self.last_refusal.clear();
-        } else {
-            self.last_refusal.clone_from(&text);
-        }
+        self.record(outcome, &text);
         self.reply(who, outcome, &text);
+    }
+
+    /// What was asked for is over, with this outcome.
+    fn record(&mut self, outcome: Outcome, text: &str) {
+        let Some((request, crashes)) = self.request else {
+            return;
+        };
+        let kind = match (request, outcome) {
+            (Request::Reload, Outcome::Done) => ChangeKind::Reload,
+            (Request::Reload, _) => ChangeKind::ReloadRefused,
+            (Request::Upgrade, Outcome::Done) => ChangeKind::Upgrade,
+            (Request::Upgrade, _) => ChangeKind::UpgradeFailed,
+            (Request::Stop | Request::Status | Request::Metrics, _) => return,
+        };
+        if request == Request::Reload {
+            self.last_refusal.clear();
+        }
+        let mut sequence = 0;
+        match kind {
+            ChangeKind::ReloadRefused => self.last_refusal.push_str(text),
+            ChangeKind::Upgrade => sequence = self.sequence(TAKEOVER),
+            // A successor that died has its ledger among the crashes.
+            ChangeKind::UpgradeFailed if self.sequence(CRASH) > crashes => {
+                sequence = self.sequence(CRASH);
+            }
+            _ => {}
+        }
+        self.journal.add(kind, now_us(), sequence, text);
+    }
+
+    fn sequence(&self, ledger: ledger::Which) -> u64 {
+        ledger.of(self.slots.head()).read(Field::Sequence)
     }
 
     fn start_worker(&self, role: Role, predecessor: u32) -> std::io::Result<Worker> {
@@ -264,6 +294,9 @@ impl Keeper {
     fn note_crash(&mut self) {
         let now = now_us();
         self.begin_crash_ledger();
+        let (sequence, text) = (self.sequence(CRASH), "the worker died");
+        self.journal
+            .add(ChangeKind::WorkerCrash, now, sequence, text);
         self.restarts += 1;
         for (_, client) in core::mem::take(&mut self.asked) {
             let text = "the worker ended meanwhile\n";
@@ -357,13 +390,15 @@ impl Keeper {
         let text = format!(
             "the worker was upgraded to build {build}, but the keeper stays as it is: {error}\n"
         );
+        self.record(Outcome::Failed, &text);
         self.reply(who, Outcome::Failed, &text);
     }
 
     /// This process has just replaced the one before.
     pub(super) fn upgraded(&mut self, who: Who, text: &str) {
         self.upgrades += 1;
-        self.last_refusal.clear();
+        self.request = Some((Request::Upgrade, 0));
+        self.record(Outcome::Done, text);
         self.reply(who, Outcome::Done, text);
     }
 

@@ -24,8 +24,8 @@ use self::listeners::Listener;
 use self::process::Worker;
 use crate::clock::now_us;
 use crate::control::{Outcome, Request};
-use crate::link::ToKeeper;
-use crate::link::lane;
+use crate::link::journal::Journal;
+use crate::link::{ToKeeper, lane};
 
 mod clients;
 mod course;
@@ -155,6 +155,8 @@ struct Keeper {
     deadline_us: Option<u64>,
     /// Who asked for what is under way; `None`: nobody, or it was answered.
     who: Option<Who>,
+    /// What was asked for last, and the number of crashes then.
+    request: Option<(Request, u64)>,
     /// What will be answered: the first that was noted.
     verdict: Option<(Outcome, String)>,
     /// Why the first worker cannot serve.
@@ -184,7 +186,9 @@ struct Keeper {
     restarts: u64,
     upgrades: u64,
     reloads: u64,
+    /// Of the last reload; empty if it was applied.
     last_refusal: String,
+    journal: Journal,
     /// Set when the keeper shall end.
     end: Option<Result<(), KeeperError>>,
 }
@@ -214,6 +218,7 @@ impl Keeper {
             course: State::Starting,
             deadline_us: None,
             who: None,
+            request: None,
             verdict: None,
             failure: None,
             held: Held::new(slots.lanes()),
@@ -234,6 +239,7 @@ impl Keeper {
             upgrades: 0,
             reloads: 0,
             last_refusal: String::new(),
+            journal: Journal::default(),
             end: None,
         })
     }

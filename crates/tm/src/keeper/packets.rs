@@ -12,6 +12,7 @@ use super::{Keeper, KeeperError, Who};
 use crate::clock::now_us;
 use crate::control::{Outcome, Request};
 use crate::link::{KEEPER_STATE_LAYOUT, KeeperFacts, ToKeeper, ToWorker, WorkerHello};
+use crate::status::ChangeKind;
 
 /// A status or metrics document is below this.
 const TEXT_BYTES_MAX: u64 = 64 << 20;
@@ -200,6 +201,7 @@ impl Keeper {
         match self.course {
             State::Reloading => self.note(Outcome::Done, text),
             State::Starting => {
+                self.journal.add(ChangeKind::Start, now_us(), 0, &text);
                 for listener in &self.listeners {
                     tracing::info!(address = %listener.bound, "listening");
                 }
@@ -272,6 +274,7 @@ impl Keeper {
             upgrades: self.upgrades,
             reloads: self.reloads,
             last_refusal: self.last_refusal.clone(),
+            journal: self.journal.clone(),
         }
     }
 }

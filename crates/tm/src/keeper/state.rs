@@ -19,6 +19,7 @@ use super::hold::{Held, HeldPipe, HeldSlot};
 use super::listeners::Listener;
 use super::process::{Queue, Worker};
 use super::{Keeper, KeeperError, KeeperOptions, Who};
+use crate::link::journal::Journal;
 use crate::link::{KEEPER_STATE_LAYOUT, WorkerHello};
 use crate::wire::{Malformed, Reader, Writer};
 
@@ -57,6 +58,7 @@ fn write(keeper: &Keeper, who: Who, text: &str, keep: &mut Vec<RawFd>) -> Vec<u8
     w.u64(keeper.restarts)
         .u64(keeper.upgrades)
         .u64(keeper.reloads);
+    keeper.journal.encode(&mut w);
     w.text(&keeper.last_refusal)
         .bytes(&keeper.config)
         .u32(keeper.client_ids);
@@ -172,6 +174,7 @@ fn read_fields(
     }
     let started_us = r.u64()?;
     let (restarts, upgrades, reloads) = (r.u64()?, r.u64()?, r.u64()?);
+    let journal = Journal::decode(&mut r)?;
     let last_refusal = r.text()?.to_owned();
     let config = r.bytes()?.to_vec();
     let client_ids = r.u32()?;
@@ -262,6 +265,7 @@ fn read_fields(
         upgrades,
         reloads,
         last_refusal,
+        journal,
         config,
         client_ids,
         clients,

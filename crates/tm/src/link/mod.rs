@@ -18,6 +18,7 @@ use core::net::SocketAddr;
 
 use crate::wire::{Malformed, Reader, Writer};
 
+pub(crate) mod journal;
 pub(crate) mod lane;
 
 /// Version of the packets of link and lanes; both sides take the highest that both know.
@@ -81,6 +82,7 @@ pub(crate) struct KeeperFacts {
     pub(crate) upgrades: u64,
     pub(crate) reloads: u64,
     pub(crate) last_refusal: String,
+    pub(crate) journal: journal::Journal,
 }
 
 /// Keeper to worker. Descriptors travel beside the packet, as each variant says.
@@ -387,6 +389,7 @@ impl KeeperFacts {
             .u64(self.upgrades)
             .u64(self.reloads);
         w.text(cut(&self.last_refusal));
+        self.journal.encode(w);
     }
 
     fn decode(r: &mut Reader<'_>) -> Result<Self, Malformed> {
@@ -403,6 +406,7 @@ impl KeeperFacts {
             upgrades: r.u64()?,
             reloads: r.u64()?,
             last_refusal: r.text()?.to_owned(),
+            journal: journal::Journal::decode(r)?,
         })
     }
 }

@@ -13,6 +13,7 @@ use super::{Sources, Worker};
 use crate::clock::now_us;
 use crate::ledger::{CRASH, Field, Shared, TAKEOVER};
 use crate::link::KeeperFacts;
+use crate::link::journal::Entry;
 use crate::status::{
     Change, ChangeKind, MemberStatus, PoolStatus, Program, Status, Traffic, VirtualServerStatus,
 };
@@ -151,20 +152,28 @@ impl Sources<'_> {
         }
     }
 
-    /// The last takeover and the last crash, the older one first.
+    /// What the keeper did lately; the last takeover and the last crash have their ledgers.
     fn changes(&self) -> Vec<Change> {
         let head = self.slots.head();
-        let mut changes = Vec::new();
-        for (kind, ledger) in [
-            (ChangeKind::Upgrade, TAKEOVER.of(head)),
-            (ChangeKind::WorkerCrash, CRASH.of(head)),
-        ] {
-            if ledger.read(Field::Sequence) > 0 {
-                changes.push(change(kind, ledger));
+        let one = |entry: &Entry| {
+            let ledger = match entry.kind {
+                ChangeKind::Upgrade => TAKEOVER.of(head),
+                _ => CRASH.of(head),
+            };
+            let is_last = entry.sequence != 0 && entry.sequence == ledger.read(Field::Sequence);
+            Change {
+                kind: entry.kind,
+                age_ms: now_us().saturating_sub(entry.at_us) / 1000,
+                text: match (is_last, entry.kind) {
+                    (false, _) => entry.text.clone(),
+                    // Its answer has the ledger.
+                    (true, ChangeKind::Upgrade) => format!("{}; {}", entry.text, costs(ledger)),
+                    (true, _) => format!("{}: {}; {}", entry.text, ledger.summary(), costs(ledger)),
+                },
+                ledger: is_last.then(|| ledger.value()),
             }
-        }
-        changes.sort_by_key(|change| core::cmp::Reverse(change.age_ms));
-        changes
+        };
+        self.facts.journal.0.iter().map(one).collect()
     }
 
     fn metrics(&self) -> String {
@@ -406,8 +415,7 @@ fn config_reason(refusal: &str) -> ConfigReason {
     }
 }
 
-fn change(kind: ChangeKind, ledger: Shared<'_>) -> Change {
-    let mut text = ledger.summary();
+fn costs(ledger: Shared<'_>) -> String {
     let lost = ledger.read(Field::InFlightLost);
     let piped = ledger.read(Field::BytesInPipes);
     let mid = ledger.read(Field::MidMessage);
@@ -415,17 +423,9 @@ fn change(kind: ChangeKind, ledger: Shared<'_>) -> Change {
         .read(Field::EndedUs)
         .saturating_sub(ledger.read(Field::BeganUs))
         / 1000;
-    let _ = write!(
-        text,
-        "; {lost} requests in flight lost, {piped} bytes in pipes"
-    );
-    let _ = write!(text, ", {mid} in mid-message; took {took_ms} ms");
-    Change {
-        kind,
-        age_ms: now_us().saturating_sub(ledger.read(Field::BeganUs)) / 1000,
-        text,
-        ledger: Some(ledger.value()),
-    }
+    format!(
+        "{lost} requests in flight lost, {piped} bytes in pipes, {mid} in mid-message; took {took_ms} ms"
+    )
 }
 
 /// A gauge that is added to and taken from by two programs in a takeover may be below zero for an instant.
