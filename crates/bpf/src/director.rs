@@ -4,12 +4,13 @@ use std::fmt;
 use std::net::IpAddr;
 use std::num::NonZeroU16;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use hitless_core::flow::FlowKey;
 use hitless_core::row::{BUCKETS, Bucket, GuestSlot, Row};
 
 use crate::abi::{self, hl_address, hl_cluster, hl_in6, hl_port};
+use crate::address::Addresses4;
 use crate::counters::{CounterTable, Counters};
 use crate::error::{Error, Result};
 use crate::grace::Grace;
@@ -82,8 +83,7 @@ pub struct Director {
     rows: Mapped,
     guests: HopTable,
     last_sent: Mapped,
-    addresses4: HashMap<u32, hl_address>,
-    near4: Mapped,
+    addresses4: Addresses4,
     addresses6: HashMap<hl_in6, hl_address>,
     members: HashMap<hl_in6, u32>,
     ports: HashMap<u32, hl_port>,
@@ -124,8 +124,7 @@ impl Director {
                 abi::HOPS,
             )?,
             last_sent: Mapped::new(pinned.map("last_sent")?, "last_sent", guests, 8)?,
-            addresses4: HashMap::new(pinned.map("addresses4")?, "address", abi::ADDRESSES),
-            near4: Mapped::new(pinned.map("near4")?, "near4", abi::NEAR, 8)?,
+            addresses4: Addresses4::new(pinned.map("addresses4")?, pinned.map("near4")?)?,
             addresses6: HashMap::new(pinned.map("addresses6")?, "address", abi::ADDRESSES),
             members: HashMap::new(pinned.map("members")?, "underlay member", abi::MEMBERS),
             ports: HashMap::new(pinned.map("ports")?, "guest port", abi::PORTS),
@@ -264,14 +263,7 @@ impl Director {
         match address {
             IpAddr::V4(address) => {
                 let key = u32::from_ne_bytes(address.octets());
-                self.addresses4.set(key, value)?;
-                let near = self.near(key);
-                let old = near.load(Ordering::Acquire);
-                if old == 0 || old as u32 == key {
-                    let whose = u64::from(value.cluster << 2 | value.kind);
-                    near.store(whose << 32 | u64::from(key), Ordering::Release);
-                }
-                Ok(())
+                self.addresses4.set(key, value)
             }
             IpAddr::V6(_) => self.addresses6.set(in6(address), value),
         }
@@ -282,20 +274,10 @@ impl Director {
         match address {
             IpAddr::V4(address) => {
                 let key = u32::from_ne_bytes(address.octets());
-                let near = self.near(key);
-                if near.load(Ordering::Acquire) as u32 == key {
-                    near.store(0, Ordering::Release);
-                }
                 self.addresses4.remove(key)
             }
             IpAddr::V6(_) => self.addresses6.remove(in6(address)),
         }
-    }
-
-    /// The word in which an IPv4 address may stand: the same place as the program's.
-    fn near(&self, key: u32) -> &AtomicU64 {
-        self.near4
-            .at((key.wrapping_mul(0x9e37_79b1) >> 22) as usize)
     }
 
     /// All addresses and whose they are.

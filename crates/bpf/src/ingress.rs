@@ -14,6 +14,7 @@ use hitless_core::row::{Bucket, GuestSlot, Row};
 use libbpf_rs::libbpf_sys;
 
 use crate::abi::{self, hl_address, hl_in6, hl_self};
+use crate::address::Addresses4;
 use crate::counters::{CounterTable, Counters};
 use crate::director::{AddressKind, Vni};
 use crate::error::{Error, Result, checked};
@@ -62,7 +63,7 @@ pub struct Ingress {
     me: Mapped,
     rows: Mapped,
     peers: HopTable,
-    addresses4: HashMap<u32, hl_address>,
+    addresses4: Addresses4,
     addresses6: HashMap<hl_in6, hl_address>,
     stampers: Mapped,
     stale_stamps: Mapped,
@@ -98,15 +99,10 @@ impl Ingress {
                 pinned.map("hops")?,
                 abi::PEER_HOPS,
             )?,
-            addresses4: HashMap::new(pinned.map("addresses4")?, "address", abi::ADDRESSES),
+            addresses4: Addresses4::new(pinned.map("addresses4")?, pinned.map("near4")?)?,
             addresses6: HashMap::new(pinned.map("addresses6")?, "address", abi::ADDRESSES),
             stampers: Mapped::new(pinned.map("stampers")?, "stampers", abi::STAMPERS, 8)?,
-            stale_stamps: Mapped::new(
-                pinned.map("stale_stamps")?,
-                "stale_stamps",
-                abi::STAMPERS,
-                8,
-            )?,
+            stale_stamps: Mapped::new(pinned.map("stale")?, "stale", abi::STAMPERS, 8)?,
             live: Mutex::new(Mapped::new(pinned.map("live")?, "live", abi::BUCKETS, 8)?),
             counter: pinned.program("count_live")?,
             counters: CounterTable::new(pinned.map("counters")?, abi::INGRESS_COUNTERS)?,

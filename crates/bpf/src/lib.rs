@@ -11,6 +11,7 @@
 //! Not here: who decides rows (`hitless-core`), who keeps next hops fresh (`hitless-net`), UDP, moves between hosts.
 
 mod abi;
+mod address;
 mod counters;
 mod director;
 mod error;

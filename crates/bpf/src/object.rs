@@ -80,10 +80,14 @@ impl Pinned {
             .map_err(load_error)?;
         let mut is_adopted = true;
         for mut map in open.maps_mut() {
-            let Some(map_name) = map.name().to_str().filter(|name| !name.starts_with('.')) else {
+            let Some(path) = map
+                .name()
+                .to_str()
+                .and_then(table)
+                .map(|name| folder.join(name))
+            else {
                 continue;
             };
-            let path = folder.join(map_name);
             is_adopted &= path.exists();
             map.set_pin_path(&path).map_err(load_error)?;
         }
@@ -107,9 +111,9 @@ impl Pinned {
         };
         for map in object.maps() {
             let fd = map.as_fd().try_clone_to_owned().map_err(fd_error)?;
-            pinned
-                .maps
-                .push((map.name().to_string_lossy().into_owned(), fd));
+            let name = map.name().to_string_lossy().into_owned();
+            let name = table(&name).unwrap_or(&name).to_owned();
+            pinned.maps.push((name, fd));
         }
         for program in object.progs() {
             let fd = program.as_fd().try_clone_to_owned().map_err(fd_error)?;
@@ -160,6 +164,12 @@ impl Pinned {
         }
         Ok(())
     }
+}
+
+/// The table that the map `name` is: itself, or the variable of a section of its own. `None` for other sections.
+fn table(name: &str) -> Option<&str> {
+    name.strip_prefix(".bss.")
+        .or((!name.starts_with('.')).then_some(name))
 }
 
 fn named<'a>(fds: &'a [(String, OwnedFd)], name: &str) -> &'a OwnedFd {

@@ -5,6 +5,7 @@
  */
 #include "maps_director.h"
 
+#include "address.h"
 #include "geneve.h"
 #include "parse.h"
 #include "row.h"
@@ -45,7 +46,7 @@ static __always_inline int direct(struct xdp_md *ctx, struct hl_cluster *cluster
 {
 	__u32 bucket = hash & 0xffff;
 	__u32 index, head, hop_index;
-	__u64 *row, *guest, guest_word;
+	__u64 *row, guest_word;
 	struct stamp stamp;
 	struct hl_hop *hop;
 	__u32 ifindex;
@@ -68,16 +69,11 @@ static __always_inline int direct(struct xdp_md *ctx, struct hl_cluster *cluster
 	if (unlikely(!head))
 		return count(COUNT_drop_no_row, XDP_DROP);
 	index = address->cluster << 12 | head;
-	guest = bpf_map_lookup_elem(&guests, &index);
-	if (unlikely(!guest))
-		return count(COUNT_drop_no_guest, XDP_DROP);
-	guest_word = READ_ONCE(*guest);
+	guest_word = READ_ONCE(guests[index & (HL_VIRTUAL_CLUSTERS * HL_SLOTS - 1)]);
 	hop_index = guest_word & HL_GUEST_HOP_MASK;
 	if (unlikely(!hop_index))
 		return count(COUNT_drop_no_guest, XDP_DROP);
-	hop = bpf_map_lookup_elem(&hops, &hop_index);
-	if (unlikely(!hop))
-		return count(COUNT_drop_no_guest, XDP_DROP);
+	hop = &hops[hop_index & (HL_HOPS - 1)];
 
 	stamp.vni = cluster->number;
 	stamp.tag = hash >> 32;
@@ -140,29 +136,6 @@ static __always_inline int pass_others6(struct ipv6hdr *ip, void *end)
 	return count(COUNT_pass_not_ours, XDP_PASS);
 }
 
-/* Whose an IPv4 address is; false: not ours. */
-static __always_inline bool find4(__be32 *destination, struct hl_address *address)
-{
-	__u32 place = (*destination * 0x9e3779b1u) >> 22;
-	__u64 *near = bpf_map_lookup_elem(&near4, &place);
-	struct hl_address *far;
-
-	if (near) {
-		__u64 word = READ_ONCE(*near);
-
-		if ((__u32)word == *destination && word >> 32) {
-			address->kind = word >> 32 & 3;
-			address->cluster = word >> 34;
-			return true;
-		}
-	}
-	far = bpf_map_lookup_elem(&addresses4, destination);
-	if (!far)
-		return false;
-	*address = *far;
-	return true;
-}
-
 static __always_inline int director4(struct xdp_md *ctx, void *data, void *end)
 {
 	struct iphdr *ip = data + sizeof(struct ethhdr);
@@ -179,9 +152,7 @@ static __always_inline int director4(struct xdp_md *ctx, void *data, void *end)
 	parsed = parse4(ip, end, &client);
 	if (unlikely(parsed != PARSED_TCP))
 		return refuse(parsed);
-	cluster = bpf_map_lookup_elem(&clusters, &address.cluster);
-	if (unlikely(!cluster))
-		return count(COUNT_drop_no_row, XDP_DROP);
+	cluster = &clusters[address.cluster & (HL_VIRTUAL_CLUSTERS - 1)];
 	hash = flow_hash4(cluster->key, client.addresses[0], client.ports, IPPROTO_TCP);
 	return direct(ctx, cluster, &address, &client, hash);
 }
@@ -203,9 +174,7 @@ static __always_inline int director6(struct xdp_md *ctx, void *data, void *end)
 	parsed = parse6(ctx, ip, end, sizeof(struct ethhdr), &client);
 	if (unlikely(parsed != PARSED_TCP))
 		return refuse(parsed);
-	cluster = bpf_map_lookup_elem(&clusters, &address->cluster);
-	if (unlikely(!cluster))
-		return count(COUNT_drop_no_row, XDP_DROP);
+	cluster = &clusters[address->cluster & (HL_VIRTUAL_CLUSTERS - 1)];
 	hash = flow_hash6(cluster->key, client.addresses, client.ports, IPPROTO_TCP);
 	return direct(ctx, cluster, address, &client, hash);
 }

@@ -5,6 +5,7 @@
  */
 #include "maps_ingress.h"
 
+#include "address.h"
 #include "geneve.h"
 #include "kernel.h"
 #include "live.h"
@@ -64,50 +65,52 @@ static __always_inline int refuse(enum parsed why)
 }
 
 /* To the stack, without the encapsulation. */
-__noinline int hand_up(struct xdp_md *ctx, const struct passage *p, __u32 counter)
+static __always_inline int strip(struct xdp_md *ctx, __u32 outer, bool is_v6, __u32 counter)
 {
 	void *data = (void *)(long)ctx->data;
-	void *end = (void *)(long)ctx->data_end;
-	struct ethhdr *eth = data;
-	struct ethhdr saved;
+	__u32 first, second, third;
 
+	if (!outer)
+		return count(counter, XDP_PASS);
+	if (data + sizeof(struct ethhdr) > (void *)(long)ctx->data_end)
+		return count(COUNT_drop_truncated, XDP_DROP);
+	/* Not by struct ethhdr, which is packed and so read byte by byte. */
+	first = *(__u32 *)data;
+	second = *(__u32 *)(data + 4);
+	third = *(__u32 *)(data + 8);
+	if (bpf_xdp_adjust_head(ctx, outer))
+		return count(COUNT_drop_truncated, XDP_DROP);
+	data = (void *)(long)ctx->data;
+	if (data + sizeof(struct ethhdr) > (void *)(long)ctx->data_end)
+		return count(COUNT_drop_truncated, XDP_DROP);
+	*(__u32 *)data = first;
+	*(__u32 *)(data + 4) = second;
+	*(__u32 *)(data + 8) = third;
+	*(__be16 *)(data + 12) = is_v6 ? bpf_htons(ETH_P_IPV6) : bpf_htons(ETH_P_IP);
+	return count(counter, XDP_PASS);
+}
+
+__noinline int hand_up(struct xdp_md *ctx, const struct passage *p, __u32 counter)
+{
 	if (!p)
 		return XDP_ABORTED;
-
-	if (p->outer) {
-		if ((void *)(eth + 1) > end)
-			return count(COUNT_drop_truncated, XDP_DROP);
-		__builtin_memcpy(&saved, eth, 12);
-		saved.h_proto = p->client.is_v6 ? bpf_htons(ETH_P_IPV6) : bpf_htons(ETH_P_IP);
-		if (bpf_xdp_adjust_head(ctx, p->outer))
-			return count(COUNT_drop_truncated, XDP_DROP);
-		data = (void *)(long)ctx->data;
-		end = (void *)(long)ctx->data_end;
-		eth = data;
-		if ((void *)(eth + 1) > end)
-			return count(COUNT_drop_truncated, XDP_DROP);
-		__builtin_memcpy(eth, &saved, sizeof(saved));
-	}
-	return count(counter, XDP_PASS);
+	return strip(ctx, p->outer, p->client.is_v6, counter);
 }
 
 /* To the guest `slot`, with the word, flags and stamper of `stamp`. */
 __noinline int forward(struct xdp_md *ctx, const struct passage *p, const struct stamp *new, __u32 slot,
 		       __u32 counter)
 {
-	__u64 *guest = bpf_map_lookup_elem(&guests, &slot);
 	struct hl_hop *hop;
 	struct stamp stamp;
 	__u32 hop_index;
 
-	if (unlikely(!guest || !p || !new))
+	if (unlikely(!p || !new))
 		return count(COUNT_drop_no_peer, XDP_DROP);
-	hop_index = READ_ONCE(*guest) & HL_GUEST_HOP_MASK;
+	hop_index = READ_ONCE(guests[slot & (HL_SLOTS - 1)]) & HL_GUEST_HOP_MASK;
 	if (unlikely(!hop_index))
 		return count(COUNT_drop_no_peer, XDP_DROP);
-	hop = bpf_map_lookup_elem(&hops, &hop_index);
-	if (unlikely(!hop))
-		return count(COUNT_drop_no_peer, XDP_DROP);
+	hop = &hops[hop_index & (HL_PEER_HOPS - 1)];
 	stamp = *new;
 	switch (encapsulate(ctx, hop, &p->client, &stamp, source_port_of(p->hash), p->outer)) {
 	case TOO_BIG:
@@ -214,20 +217,15 @@ static __always_inline int restamp(struct xdp_md *ctx, const struct passage *p, 
 
 static __always_inline void note_stale(__u16 stamper)
 {
-	__u32 index = stamper;
-	__u64 *packets = bpf_map_lookup_elem(&stale_stamps, &index);
-
-	if (packets)
-		__sync_fetch_and_add(packets, 1);
+	__sync_fetch_and_add(&stale[stamper & (HL_STAMPERS - 1)], 1);
 }
 
 __noinline int steer(struct xdp_md *ctx, const struct passage *p)
 {
-	__u32 zero = 0;
-	struct hl_self *us = bpf_map_lookup_elem(&me, &zero);
+	const struct hl_self *us = &me;
 	bool is_older;
 
-	if (!us || !p)
+	if (!p)
 		return XDP_ABORTED;
 	if (is_known(p->client.segment, p->held)) {
 		if (p->held == HELD_COOKIE)
@@ -336,19 +334,18 @@ __noinline int look_up(struct xdp_md *ctx, const struct passage *p)
 static __always_inline int admit(struct xdp_md *ctx, struct passage *p, const struct hl_address *address)
 {
 	__u32 bucket = p->hash & 0xffff;
-	__u64 *row;
 
 	if (unlikely(address->kind == HL_EGRESS))
 		bucket = (bpf_ntohs(p->client.ports >> 16) & 0x3ff) << 6;
-	row = bpf_map_lookup_elem(&rows, &bucket);
-	if (unlikely(!row))
-		return count(COUNT_no_row, XDP_DROP);
-	p->row = READ_ONCE(*row);
+	p->row = READ_ONCE(rows[bucket & (HL_BUCKETS - 1)]);
 #ifdef HL_BENCH_WITHOUT_LOOK_UP
 	p->held = HELD_ESTABLISHED;
 #else
 	p->held = look_up(ctx, p);
 #endif
+	/* Nearly every packet; the others pay for a call. */
+	if (likely(p->held == HELD_ESTABLISHED))
+		return strip(ctx, p->outer, p->client.is_v6, COUNT_delivered);
 	return steer(ctx, p);
 }
 
@@ -358,15 +355,14 @@ static __always_inline int take4(struct xdp_md *ctx, struct passage *p, const st
 				 __u32 outer, __u32 inner_length, __u32 tag)
 {
 	struct iphdr *ip = data + sizeof(struct ethhdr) + outer;
-	struct hl_address *address;
+	struct hl_address address;
 	enum parsed parsed;
 
 	if (unlikely((void *)(ip + 1) > end))
 		return count(COUNT_drop_truncated, XDP_DROP);
 	if (unlikely(outer && bpf_ntohs(ip->tot_len) != inner_length))
 		return count(COUNT_drop_length, XDP_DROP);
-	address = bpf_map_lookup_elem(&addresses4, &ip->daddr);
-	if (!address)
+	if (!find4(&ip->daddr, &address))
 		return outer ? count(COUNT_drop_inner_destination, XDP_DROP)
 			     : count(COUNT_pass_not_ours, XDP_PASS);
 	parsed = parse4(ip, end, &p->client);
@@ -378,7 +374,7 @@ static __always_inline int take4(struct xdp_md *ctx, struct passage *p, const st
 	p->hash = flow_hash4(us->key, p->client.addresses[0], p->client.ports, IPPROTO_TCP);
 	if (unlikely(outer && p->hash >> 32 != tag))
 		return count(COUNT_drop_tag, XDP_DROP);
-	return admit(ctx, p, address);
+	return admit(ctx, p, &address);
 }
 
 static __always_inline int take6(struct xdp_md *ctx, struct passage *p, const struct hl_self *us,
@@ -416,8 +412,7 @@ static __always_inline int take_geneve(struct xdp_md *ctx, struct passage *p, co
 {
 	struct geneve *geneve = (void *)(udp + 1);
 	__u32 udp_length = bpf_ntohs(udp->len);
-	__u32 inner_length, tag, index;
-	__u64 *seen;
+	__u32 inner_length, stamper, tag;
 
 	if (unlikely((void *)(geneve + 1) > end))
 		return count(COUNT_drop_truncated, XDP_DROP);
@@ -446,10 +441,12 @@ static __always_inline int take_geneve(struct xdp_md *ctx, struct passage *p, co
 	p->outer = outer;
 	tag = bpf_ntohl(geneve->tag);
 	inner_length = udp_length - sizeof(*udp) - sizeof(*geneve);
-	index = p->stamper;
-	seen = bpf_map_lookup_elem(&stampers, &index);
-	if (seen && !READ_ONCE(*seen))
-		WRITE_ONCE(*seen, 1);
+	stamper = p->stamper;
+	/* Linux 6.1 does not know that a swap of 16 bits leaves 16 bits. */
+	barrier_var(stamper);
+	stamper &= HL_STAMPERS - 1;
+	if (unlikely(!READ_ONCE(stampers[stamper])))
+		WRITE_ONCE(stampers[stamper], 1);
 	if (geneve->protocol == bpf_htons(ETH_P_IP))
 		return take4(ctx, p, us, data, end, outer, inner_length, tag);
 	if (geneve->protocol == bpf_htons(ETH_P_IPV6))
@@ -462,18 +459,15 @@ int ingress(struct xdp_md *ctx)
 {
 	void *data = (void *)(long)ctx->data;
 	void *end = (void *)(long)ctx->data_end;
-	struct ethhdr *eth = data;
+	const struct hl_self *us = &me;
 	struct passage p = {};
-	struct hl_self *us;
-	__u32 zero = 0;
+	__be16 protocol;
 
-	us = bpf_map_lookup_elem(&me, &zero);
-	if (unlikely(!us))
-		return XDP_ABORTED;
-	if (unlikely((void *)(eth + 1) > end))
+	if (unlikely(data + sizeof(struct ethhdr) > end))
 		return count(COUNT_drop_truncated, XDP_DROP);
-	if (likely(eth->h_proto == bpf_htons(ETH_P_IP))) {
-		struct iphdr *ip = (void *)(eth + 1);
+	protocol = *(__be16 *)(data + 12);
+	if (likely(protocol == bpf_htons(ETH_P_IP))) {
+		struct iphdr *ip = data + sizeof(struct ethhdr);
 		struct udphdr *udp = (void *)(ip + 1);
 
 		if (unlikely((void *)(ip + 1) > end))
@@ -485,8 +479,8 @@ int ingress(struct xdp_md *ctx)
 					   bpf_ntohs(ip->tot_len) - sizeof(*ip));
 		return take4(ctx, &p, us, data, end, 0, 0, 0);
 	}
-	if (eth->h_proto == bpf_htons(ETH_P_IPV6)) {
-		struct ipv6hdr *ip = (void *)(eth + 1);
+	if (protocol == bpf_htons(ETH_P_IPV6)) {
+		struct ipv6hdr *ip = data + sizeof(struct ethhdr);
 		struct udphdr *udp = (void *)(ip + 1);
 
 		if (unlikely((void *)(ip + 1) > end))
@@ -497,7 +491,7 @@ int ingress(struct xdp_md *ctx)
 					   bpf_ntohs(ip->payload_len));
 		return take6(ctx, &p, us, data, end, 0, 0, 0);
 	}
-	if (eth->h_proto == bpf_htons(ETH_P_8021Q) || eth->h_proto == bpf_htons(ETH_P_8021AD))
+	if (protocol == bpf_htons(ETH_P_8021Q) || protocol == bpf_htons(ETH_P_8021AD))
 		return count(COUNT_pass_vlan, XDP_PASS);
 	return count(COUNT_pass_other, XDP_PASS);
 }

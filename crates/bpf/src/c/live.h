@@ -30,16 +30,13 @@ int count_live(struct bpf_iter__tcp *ctx)
 	struct sock_common *sk = ctx->sk_common;
 	struct hl_address *address = 0;
 	struct hl_in6 local, peer;
-	struct hl_self *us;
-	__u32 zero = 0, key, ports, bucket;
+	const struct hl_self *us = &me;
+	__u32 key, ports, bucket;
 	__u64 addresses[4] = {};
 	bool is_v4 = false;
-	__u64 hash, *slot;
+	__u64 hash;
 
 	if (!sk || !is_live(sk))
-		return 0;
-	us = bpf_map_lookup_elem(&me, &zero);
-	if (!us)
 		return 0;
 	/* A flow as its client sends it: from the socket's peer to the socket. */
 	ports = (__u32)sk->skc_dport | (__u32)bpf_htons(sk->skc_num) << 16;
@@ -75,9 +72,7 @@ int count_live(struct bpf_iter__tcp *ctx)
 			hash = flow_hash6(us->key, addresses, ports, IPPROTO_TCP);
 		bucket = hash & 0xffff;
 	}
-	slot = bpf_map_lookup_elem(&live, &bucket);
-	if (slot)
-		(*slot)++;
+	live[bucket & (HL_BUCKETS - 1)]++;
 	return 0;
 }
 

@@ -5,6 +5,13 @@
 
 #include "common.h"
 
+/*
+ * What stands in a section .bss.NAME is a map of one entry, which programs reach by its address: no look-up with its
+ * key on the stack and its check of bounds. An index is masked instead, so lengths are powers of two. NAME has at most 10
+ * letters. Rows are too
+ * large for that on Linux 6.1.
+ */
+
 /* The rows of all virtual clusters, (cluster index << 16) | bucket. Written by stores into the mapping. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -15,22 +22,10 @@ struct {
 } rows SEC(".maps");
 
 /* Virtual clusters. Marks are changed by atomic stores into the mapping. */
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(map_flags, BPF_F_MMAPABLE);
-	__uint(max_entries, HL_VIRTUAL_CLUSTERS);
-	__type(key, __u32);
-	__type(value, struct hl_cluster);
-} clusters SEC(".maps");
+struct hl_cluster clusters[HL_VIRTUAL_CLUSTERS] SEC(".bss.clusters");
 
 /* Guest words, (cluster index << 12) | slot: which hop, and whether its last packet is timed. */
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(map_flags, BPF_F_MMAPABLE);
-	__uint(max_entries, HL_VIRTUAL_CLUSTERS * HL_SLOTS);
-	__type(key, __u32);
-	__type(value, __u64);
-} guests SEC(".maps");
+__u64 guests[HL_VIRTUAL_CLUSTERS * HL_SLOTS] SEC(".bss.guests");
 
 /* When the last packet left for a watched guest, CLOCK_BOOTTIME ns; index as guests. */
 struct {
@@ -42,13 +37,7 @@ struct {
 } last_sent SEC(".maps");
 
 /* Next hops. Entry 0 is never used: a guest word of 0 names no hop. */
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(map_flags, BPF_F_MMAPABLE);
-	__uint(max_entries, HL_HOPS);
-	__type(key, __u32);
-	__type(value, struct hl_hop);
-} hops SEC(".maps");
+struct hl_hop hops[HL_HOPS] SEC(".bss.hops");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -59,15 +48,9 @@ struct {
 
 /*
  * IPv4 addresses once more, one to a word: address, and above it its kind and cluster (<< 2). The place is the hash of
- * near_place(); of those that share one the first has it, and the others are found in addresses4.
+ * address.h; of those that share one the first has it, and the others are found in addresses4.
  */
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(map_flags, BPF_F_MMAPABLE);
-	__uint(max_entries, HL_NEAR);
-	__type(key, __u32);
-	__type(value, __u64);
-} near4 SEC(".maps");
+__u64 near4[HL_NEAR] SEC(".bss.near4");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);

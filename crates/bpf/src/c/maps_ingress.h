@@ -5,40 +5,21 @@
 
 #include "common.h"
 
+/*
+ * What stands in a section .bss.NAME is a map of one entry, which programs reach by its address: no look-up with its
+ * key on the stack and its check of bounds. An index is masked instead, so lengths are powers of two.
+ */
+
 /* Who we are, lease, marks. One entry. */
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(map_flags, BPF_F_MMAPABLE);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct hl_self);
-} me SEC(".maps");
+struct hl_self me SEC(".bss.me");
 
 /* Our own rows, by bucket. */
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(map_flags, BPF_F_MMAPABLE);
-	__uint(max_entries, HL_BUCKETS);
-	__type(key, __u32);
-	__type(value, __u64);
-} rows SEC(".maps");
+__u64 rows[HL_BUCKETS] SEC(".bss.rows");
 
 /* Peer words by slot, and the hops that they name. */
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(map_flags, BPF_F_MMAPABLE);
-	__uint(max_entries, HL_SLOTS);
-	__type(key, __u32);
-	__type(value, __u64);
-} guests SEC(".maps");
+__u64 guests[HL_SLOTS] SEC(".bss.guests");
 
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(map_flags, BPF_F_MMAPABLE);
-	__uint(max_entries, HL_PEER_HOPS);
-	__type(key, __u32);
-	__type(value, struct hl_hop);
-} hops SEC(".maps");
+struct hl_hop hops[HL_PEER_HOPS] SEC(".bss.hops");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -46,6 +27,12 @@ struct {
 	__type(key, __u32);
 	__type(value, struct hl_address);
 } addresses4 SEC(".maps");
+
+/*
+ * IPv4 addresses once more, one to a word: address, and above it its kind and cluster (<< 2). The place is the hash of
+ * address.h; of those that share one the first has it, and the others are found in addresses4.
+ */
+__u64 near4[HL_NEAR] SEC(".bss.near4");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -55,31 +42,13 @@ struct {
 } addresses6 SEC(".maps");
 
 /* By director's number: not 0 if a packet with its stamp came since the reader last wrote 0. */
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(map_flags, BPF_F_MMAPABLE);
-	__uint(max_entries, HL_STAMPERS);
-	__type(key, __u32);
-	__type(value, __u64);
-} stampers SEC(".maps");
+__u64 stampers[HL_STAMPERS] SEC(".bss.stampers");
 
 /* By director's number: packets whose stamp was older than our row. */
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(map_flags, BPF_F_MMAPABLE);
-	__uint(max_entries, HL_STAMPERS);
-	__type(key, __u32);
-	__type(value, __u64);
-} stale_stamps SEC(".maps");
+__u64 stale[HL_STAMPERS] SEC(".bss.stale");
 
 /* Filled by the socket iterator, by bucket: what the kernel holds. */
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(map_flags, BPF_F_MMAPABLE);
-	__uint(max_entries, HL_BUCKETS);
-	__type(key, __u32);
-	__type(value, __u64);
-} live SEC(".maps");
+__u64 live[HL_BUCKETS] SEC(".bss.live");
 
 enum ingress_counter { HL_INGRESS_COUNTERS(HL_COUNTER_NAME_) HL_INGRESS_COUNTERS_END };
 

@@ -3,9 +3,11 @@
 //! Each figure is the median of several test runs of many packets, less the price of the wrapper that restores the
 //! packet in between (`src/c/bench.h`). Figures of one run compare; those of different machines do not.
 
+mod end_to_end;
+
 use std::fs;
 use std::num::NonZeroU16;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
@@ -68,6 +70,19 @@ impl Figure {
 }
 
 fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if arguments
+        .first()
+        .is_some_and(|first| first == end_to_end::ECHO)
+    {
+        return match end_to_end::serve(&arguments[1..]) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("error: {error:#}");
+                ExitCode::from(2)
+            }
+        };
+    }
     let is_json = std::env::args().any(|argument| argument == "--json");
     match measure() {
         Ok(rows) => {
@@ -133,15 +148,8 @@ impl Pins {
         Ok(pins)
     }
 
-    /// The folder of a role's tables.
     fn tables(&self, role: &str) -> Result<PathBuf> {
-        for entry in fs::read_dir(self.0.join(role))? {
-            let path = entry?.path();
-            if path.join("rows").exists() {
-                return Ok(path);
-            }
-        }
-        bail!("no tables of {role}")
+        tables_in(&self.0, role)
     }
 }
 
@@ -150,6 +158,17 @@ impl Drop for Pins {
         let _ = unmount(&self.0, UnmountFlags::DETACH);
         let _ = fs::remove_dir(&self.0);
     }
+}
+
+/// The folder of a role's tables.
+fn tables_in(pins: &Path, role: &str) -> Result<PathBuf> {
+    for entry in fs::read_dir(pins.join(role))? {
+        let path = entry?.path();
+        if path.join("rows").exists() {
+            return Ok(path);
+        }
+    }
+    bail!("no tables of {role}")
 }
 
 fn measure() -> Result<Vec<Figure>> {
@@ -176,6 +195,7 @@ fn measure() -> Result<Vec<Figure>> {
         barriers.push(start.elapsed().as_secs_f64() * 1_000.0);
     }
     figures.push(Figure::new("barrier behind rows", "ms", median(barriers)));
+    end_to_end::measure(&pins.0, &mut figures)?;
     Ok(figures)
 }
 
@@ -300,7 +320,8 @@ impl Bench {
         let bytes = bytes.to_vec();
         let mut open = ObjectBuilder::default().open_memory(&bytes)?;
         for mut map in open.maps_mut() {
-            let path = tables.join(map.name());
+            let name = map.name().to_string_lossy();
+            let path = tables.join(name.strip_prefix(".bss.").unwrap_or(&name));
             if path.exists() {
                 map.reuse_pinned_map(path)?;
             }
@@ -312,6 +333,12 @@ impl Bench {
         Ok(Self {
             object: open.load()?,
         })
+    }
+
+    fn program(&self, name: &str) -> Result<OwnedFd> {
+        let program = self.object.progs().find(|program| program.name() == name);
+        let program = program.with_context(|| format!("no program {name}"))?;
+        Ok(program.as_fd().try_clone_to_owned()?)
     }
 
     /// Median nanoseconds per packet of each of `programs`, less the wrapper's; `moves_head` says whether the
@@ -456,6 +483,14 @@ fn rows(sequence: u16) -> Result<Vec<(Bucket, Row)>> {
     (0..BUCKETS)
         .map(|bucket| Ok((Bucket(bucket as u16), row(sequence, bucket)?)))
         .collect()
+}
+
+/// Rows that name slot 1 alone.
+fn all_to_one() -> Result<Vec<(Bucket, Row)>> {
+    let row = Row::new(&[slot(1)], Sequence(1)).context("a guest is a row")?;
+    Ok((0..BUCKETS)
+        .map(|bucket| (Bucket(bucket as u16), row))
+        .collect())
 }
 
 fn hop(number: u16) -> Result<Hop> {
