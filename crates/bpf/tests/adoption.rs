@@ -97,6 +97,52 @@ fn next_ingress_finds_what_the_last_one_left_as_root() {
     assert!(Ingress::open(pins.path(), other).is_err());
 }
 
+/// Tables of another layout are left alone until the new ones are filled and the programs replaced.
+#[test]
+fn another_layout_is_filled_anew_as_root() {
+    if !is_root() {
+        return;
+    }
+    let pins = BpfFolder::new();
+    let identity = Identity {
+        vni: Vni::new(7).unwrap(),
+        key: KEY,
+        slot: slot(1),
+    };
+    let row = Row::new(&[slot(1)], Sequence(2)).unwrap();
+    drop(Director::open(pins.path()).unwrap());
+    Ingress::open(pins.path(), identity)
+        .unwrap()
+        .set_rows(&[(Bucket(1), row)]);
+    let other = |role: &str| pins.path().join(role).join("other");
+    for role in ["director", "ingress"] {
+        let folders = std::fs::read_dir(pins.path().join(role)).unwrap();
+        let tables = folders
+            .map(|entry| entry.unwrap().path())
+            .find(|path| !path.ends_with("links"))
+            .unwrap();
+        std::fs::rename(tables, other(role)).unwrap();
+    }
+    let mut director = Director::open(pins.path()).unwrap();
+    let mut ingress = Ingress::open(pins.path(), identity).unwrap();
+    assert_eq!(director.adoption(), Adoption::NewLayout);
+    assert_eq!(ingress.adoption(), Adoption::NewLayout);
+    assert_eq!(ingress.row(Bucket(1)), Row::NONE, "new tables are empty");
+    assert!(other("director").join("rows").exists());
+    assert!(other("ingress").join("rows").exists());
+    ingress.set_rows(&[(Bucket(1), row)]);
+    director.replace_program().unwrap();
+    ingress.replace_program().unwrap();
+    assert_eq!(director.adoption(), Adoption::Adopted);
+    assert_eq!(ingress.adoption(), Adoption::Adopted);
+    assert!(!other("director").exists());
+    assert!(!other("ingress").exists());
+    drop(ingress);
+    let ingress = Ingress::open(pins.path(), identity).unwrap();
+    assert_eq!(ingress.adoption(), Adoption::Adopted);
+    assert_eq!(ingress.row(Bucket(1)), row);
+}
+
 #[test]
 fn pins_need_a_bpf_file_system() {
     let folder = tempfile::tempdir().unwrap();

@@ -7,11 +7,12 @@ mod support;
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::num::NonZeroU16;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use hitless_bpf::{
-    AddressKind, Adoption, AttachMode, Director, GuestPort, Hop, Identity, Ingress, Vni,
+    AddressKind, Adoption, AttachMode, Counters, Director, GuestPort, Hop, Identity, Ingress, Vni,
     attach_pass,
 };
 use hitless_core::row::{BUCKETS, Bucket, GuestSlot, Row, Sequence};
@@ -406,6 +407,103 @@ fn connections_survive_a_move_adoption_and_replacement_as_root() {
             .run(|| cluster.director.detach(cluster.uplink).unwrap())
             .unwrap()
     );
+}
+
+/// Packets that the interface has sent.
+fn sent(namespace: &OwnNamespace, interface: &str) -> u64 {
+    let devices = namespace
+        .run(|| std::fs::read_to_string("/proc/thread-self/net/dev").unwrap())
+        .unwrap();
+    let prefix = format!("{interface}:");
+    let line = devices
+        .lines()
+        .find_map(|line| line.trim().strip_prefix(&prefix))
+        .unwrap();
+    line.split_whitespace().nth(9).unwrap().parse().unwrap()
+}
+
+/// Packets that a program has met: each counts one verdict.
+fn met(counters: &Counters) -> u64 {
+    let verdicts = counters
+        .iter()
+        .filter(|(name, _)| !name.starts_with("also_"));
+    verdicts.map(|(_, count)| count).sum()
+}
+
+#[test]
+fn no_packet_is_lost_while_programs_are_replaced_as_root() {
+    if !is_root() {
+        return;
+    }
+    let cluster = Cluster::new();
+    let mut streams: Vec<TcpStream> = (0..CONNECTIONS).map(|_| cluster.connect(VIP4).0).collect();
+    // Between rounds, when nothing is under way, both counts are of the same packets.
+    let lost = || {
+        let director = cluster.director.counters().unwrap();
+        let guests: u64 = (0..2)
+            .flat_map(|guest| ["delivered", "accepted"].map(|name| cluster.counter(guest, name)))
+            .sum();
+        let sent = sent(&cluster.client, "c0");
+        (
+            sent as i64 - met(&director) as i64,
+            director["directed"] as i64 - guests as i64,
+        )
+    };
+    let settle = |is_wanted: &dyn Fn((i64, i64)) -> bool| {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        loop {
+            let (first, second) = (lost(), lost());
+            if first == second && is_wanted(first) {
+                return first;
+            }
+            assert!(Instant::now() < deadline, "lost {second:?}");
+            thread::yield_now();
+        }
+    };
+    // What the client sent before the director was attached is not its.
+    let before = settle(&|lost| lost.1 == 0);
+    let is_done = AtomicBool::new(false);
+    let rounds = thread::scope(|scope| {
+        let traffic = scope.spawn(|| {
+            let mut rounds = 0u64;
+            while !is_done.load(Ordering::Relaxed) {
+                streams
+                    .iter_mut()
+                    .for_each(|stream| echo(stream, rounds as u8));
+                rounds += 1;
+            }
+            rounds
+        });
+        // Also if a replacement panics, so that the scope ends.
+        let done = Done(&is_done);
+        for _ in 0..10 {
+            let mut director = Director::open(cluster.pins.path()).unwrap();
+            cluster
+                .node
+                .run(|| director.replace_program().unwrap())
+                .unwrap();
+            for guest in &cluster.guests {
+                let mut ingress = Ingress::open(guest.pins.path(), guest.identity).unwrap();
+                guest
+                    .namespace
+                    .run(|| ingress.replace_program().unwrap())
+                    .unwrap();
+            }
+        }
+        drop(done);
+        traffic.join().unwrap()
+    });
+    assert!(rounds > 10, "there was traffic: {rounds} rounds");
+    settle(&|lost| lost == before);
+}
+
+/// Ends the traffic when dropped.
+struct Done<'a>(&'a AtomicBool);
+
+impl Drop for Done<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// Why the ingress compares numbers: Linux resets, with just the number that the client expects, and keeps its entry.
