@@ -4,6 +4,8 @@ use std::fs;
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use hitless_net::{Namespace, Netlink, Prefix};
 use rustix::process::Signal;
@@ -218,8 +220,13 @@ fn root_a_guest_lives_on_and_is_found_again() {
     assert_eq!(pids(&node.driver().start(&guest).unwrap()), pids(&repaired));
     assert!(pid_file.exists());
 
+    // The second program may not have come to its first word yet.
     let log = pid_file.with_file_name("ingress.log");
-    assert_eq!(fs::read_to_string(log).unwrap(), "hello\nhello\n");
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while fs::read_to_string(&log).unwrap() != "hello\nhello\n" {
+        assert!(Instant::now() < deadline, "{:?}", fs::read_to_string(&log));
+        thread::sleep(Duration::from_millis(10));
+    }
 
     // The same again changes nothing; another VIP takes the old one's place under the running guest.
     let mut changed = spec("a-guest-with-a-long-name");
