@@ -62,8 +62,19 @@ impl Watched {
     }
 }
 
+/// The signals by which people and service managers speak to a program. They often go to a whole process group (Ctrl-C)
+/// or control group, but what they mean is for one process to decide: the one that has started the others.
+const FOR_THE_PARENT: [libc::c_int; 5] = [
+    libc::SIGINT,
+    libc::SIGTERM,
+    libc::SIGHUP,
+    libc::SIGUSR1,
+    libc::SIGUSR2,
+];
+
 /// Starts a program with `link` as its descriptor `link_fd`; standard output and error are inherited, standard input is
-/// empty, and signals that this process blocks are open again.
+/// empty, and signals that this process blocks are open again, but those that are meant for this process alone
+/// (`FOR_THE_PARENT`) are ignored by the new one.
 pub fn spawn(
     program: &Path,
     args: &[OsString],
@@ -85,6 +96,12 @@ pub fn spawn(
             }
             let mut none = core::mem::zeroed();
             libc::sigemptyset(&mut none);
+            // Before the mask opens: one that waits would end the child otherwise.
+            for signal in FOR_THE_PARENT {
+                if libc::signal(signal, libc::SIG_IGN) == libc::SIG_ERR {
+                    return Err(io::Error::last_os_error());
+                }
+            }
             if libc::sigprocmask(libc::SIG_SETMASK, &none, core::ptr::null_mut()) < 0 {
                 return Err(io::Error::last_os_error());
             }

@@ -68,15 +68,15 @@ pub(crate) fn run(options: &Options) -> Result<Exit> {
 
 /// Reads no more than one byte above what is accepted, so that a wrong file name cannot fill the memory.
 fn read(file: &Path) -> Result<Vec<u8>> {
-    let limit = bounds::FILE_BYTES_MAX as u64 + 1;
-    let mut bytes = Vec::new();
     let result = if file == Path::new("-") {
-        std::io::stdin().lock().take(limit).read_to_end(&mut bytes)
+        let limit = bounds::FILE_BYTES_MAX as u64 + 1;
+        let mut bytes = Vec::new();
+        let input = std::io::stdin().lock();
+        input.take(limit).read_to_end(&mut bytes).map(|_| bytes)
     } else {
-        std::fs::File::open(file).and_then(|file| file.take(limit).read_to_end(&mut bytes))
+        hitless_tm::site_file::read(file)
     };
-    result.with_context(|| format!("cannot read {}", file.display()))?;
-    Ok(bytes)
+    result.with_context(|| format!("cannot read {}", file.display()))
 }
 
 fn summary(site: &Site) -> String {

@@ -10,6 +10,7 @@ pub mod control;
 pub mod holder;
 pub mod keeper;
 pub mod monitor;
+pub mod site_file;
 pub mod status;
 pub mod worker;
 

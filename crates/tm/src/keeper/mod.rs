@@ -250,7 +250,7 @@ impl Keeper {
             path: path.clone(),
             source,
         };
-        let bytes = std::fs::read(path).map_err(fail)?;
+        let bytes = crate::site_file::read(path).map_err(fail)?;
         let limit = hitless_types::site::bounds::FILE_BYTES_MAX;
         if bytes.len() > limit {
             let text = format!("larger than {limit} bytes");

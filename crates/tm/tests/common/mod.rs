@@ -148,8 +148,12 @@ impl Instance {
         fs::rename(fresh, path).unwrap();
     }
 
+    pub fn site_file(&self) -> PathBuf {
+        self.folder.path().join("site.yaml")
+    }
+
     pub fn write_site(&self, site: &str) {
-        fs::write(self.folder.path().join("site.yaml"), site).unwrap();
+        fs::write(self.site_file(), site).unwrap();
     }
 }
 
