@@ -329,6 +329,7 @@ impl Controller {
             }
             Input::Destroyed { slot } => {
                 self.inventory.destroyed.insert(slot);
+                self.forget_boot(slot);
             }
             Input::Suspected {
                 slot,
@@ -457,8 +458,22 @@ impl Controller {
                         .is_some_and(|record| record.state == State::Suspect)
                 })
             });
+            // The number of a slot that was retired may be another guest's one day.
+            self.inventory
+                .destroyed
+                .retain(|slot| header.is_some_and(|header| header.guests.contains_key(slot)));
             self.recount_all();
             self.ask_for_reports();
+        }
+    }
+
+    /// A kernel that was destroyed is not given another slot when its own is retired.
+    fn forget_boot(&mut self, slot: GuestSlot) {
+        let guests = self.header.as_ref().map(|header| &header.guests);
+        if let Some(record) = guests.and_then(|guests| guests.get(&slot))
+            && self.inventory.boots.get(&record.name) == Some(&record.boot)
+        {
+            self.inventory.boots.remove(&record.name);
         }
     }
 

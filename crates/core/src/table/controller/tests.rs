@@ -437,6 +437,14 @@ fn from_empty_to_settled_then_add_drain_and_kill() {
         !cluster.status().guests.contains_key(&c),
         "its slot is retired"
     );
+    assert!(
+        cluster
+            .status()
+            .guests
+            .values()
+            .all(|guest| guest.name != "c"),
+        "a kernel that is gone gets no other slot"
+    );
     assert!(cluster.writes - writes < 60, "{}", cluster.writes - writes);
 }
 
