@@ -108,6 +108,8 @@ pub struct Head {
     pub pauses: AtomicU32,
     pub takeover: [AtomicU64; LEDGER_FIELDS],
     pub crash: [AtomicU64; LEDGER_FIELDS],
+    /// Not 0 while clients are told to close where their protocol can say so: this host is being drained.
+    pub tells_to_close: AtomicU32,
 }
 
 /// The mapped file.

@@ -46,6 +46,8 @@ use records::{GuestWanted, NodeWanted, Records, RecordsError};
 pub const NODE_SOCKET: &str = "nodes.sock";
 /// How often changes are looked at when nothing happens.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// After a look at least so many times its own time goes to everything else.
+const LOOK_SHARE: u32 = 4;
 /// Events that wait for the loop: a table's acknowledgements from some dozens of parties.
 const EVENTS_MAX: usize = 4_096;
 /// Calls of the API that wait for the loop.
@@ -239,9 +241,12 @@ impl Controller {
                     let written =
                         table_store::write(&mut *self.options.store, parent, &header, &pages)?;
                     if written {
+                        // A guest that has a slot now is told so at once. Other writes come by the thousand in a
+                        // change, and a look takes longer than any of them.
+                        if self.slots != header.guests {
+                            self.look_due = Instant::now();
+                        }
                         self.slots = header.guests;
-                        // A guest that has a slot now is told so at once.
-                        self.look_due = Instant::now();
                     }
                     let input = if written {
                         Input::Written
@@ -379,7 +384,7 @@ impl Controller {
 
     /// Takes in what is seen, moves changes on, and tells everybody what follows.
     fn look(&mut self) -> Result<(), ControllerError> {
-        self.look_due = Instant::now() + LOOK_EVERY;
+        let began = Instant::now();
         self.status = self.table.status();
         let mut new = self.records.clone();
         self.take_in(&mut new);
@@ -390,9 +395,12 @@ impl Controller {
         };
         cluster::advance(&mut new, &view);
         self.write(new)?;
-        self.tell_table()?;
-        self.status = self.table.status();
+        if self.tell_table()? {
+            self.status = self.table.status();
+        }
         self.tell_nodes();
+        // On a busy machine looking must not be what keeps it busy.
+        self.look_due = Instant::now() + LOOK_EVERY.max(began.elapsed() * LOOK_SHARE);
         Ok(())
     }
 
@@ -465,10 +473,12 @@ impl Controller {
         }
     }
 
-    /// Policy, boots and losses for the machine.
-    fn tell_table(&mut self) -> Result<(), ControllerError> {
+    /// Policy, boots and losses for the machine; whether there was anything.
+    fn tell_table(&mut self) -> Result<bool, ControllerError> {
+        let mut has_told = false;
         let policy = policy(&self.records);
         if self.policy.as_ref() != Some(&policy) {
+            has_told = true;
             self.policy = Some(policy.clone());
             self.feed(Input::Policy(policy))?;
         }
@@ -520,7 +530,9 @@ impl Controller {
                 inputs.push(Input::Connected(Party::Director(node.director)));
             }
         }
-        inputs.into_iter().try_for_each(|input| self.feed(input))
+        has_told |= !inputs.is_empty();
+        inputs.into_iter().try_for_each(|input| self.feed(input))?;
+        Ok(has_told)
     }
 
     /// Orders for every node that is linked, where they changed.
@@ -554,6 +566,8 @@ impl Controller {
                     name.clone(),
                     GuestOrder {
                         slot: known.map(|(slot, known)| (known.boot, *slot)),
+                        is_draining: !(record.wanted == GuestWanted::Serve
+                            && node.wanted == NodeWanted::Member),
                     },
                 )
             });

@@ -64,6 +64,9 @@ pub struct Cluster {
 pub struct GuestOrder {
     /// Slot of the boot that the node reported; none before the controller gave one.
     pub slot: Option<(u64, GuestSlot)>,
+    /// It is being drained: its clients are told to close, where their protocol can say so.
+    #[serde(default)]
+    pub is_draining: bool,
 }
 
 /// A guest that others forward to.

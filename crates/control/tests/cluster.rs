@@ -294,10 +294,16 @@ impl ManagerControl for FakeManagers {
         Ok(Some(Ledger::begin(0)))
     }
 
+    fn tell_to_close(&self, _: &str, _: bool) -> std::result::Result<(), String> {
+        Ok(())
+    }
+
     fn look(&self, _: &str) -> Option<Looked> {
         Some(Looked {
             program: "test".into(),
             worker_pids: vec![1],
+            tells_to_close: None,
+            counters: BTreeMap::new(),
         })
     }
 }

@@ -1,5 +1,6 @@
 //! `hitless node`: wiring of a node's agent.
 
+use std::collections::BTreeMap;
 use std::fs::DirBuilder;
 use std::net::IpAddr;
 use std::os::unix::fs::DirBuilderExt;
@@ -189,11 +190,34 @@ impl ManagerControl for Managers {
         Ok(last.and_then(|change| change.ledger))
     }
 
+    fn tell_to_close(&self, guest: &str, tells: bool) -> Result<(), String> {
+        let request = if tells {
+            Request::TellToClose
+        } else {
+            Request::KeepOpen
+        };
+        self.call(guest, request).map(|_| ())
+    }
+
     fn look(&self, guest: &str) -> Option<Looked> {
-        let program = self.status(guest).ok()?.program;
+        let status = self.status(guest).ok()?;
+        let program = status.program;
+        let mut counters = BTreeMap::new();
+        for change in status.changes {
+            let kind = match change.kind {
+                ChangeKind::Upgrade => "upgrade",
+                ChangeKind::WorkerCrash => "crash",
+                _ => continue,
+            };
+            if let Some(bytes) = change.bytes_in_pipes {
+                counters.insert(format!("last_{kind}_bytes_in_pipes"), bytes);
+            }
+        }
         Some(Looked {
             program: program.build,
             worker_pids: program.worker_pid.into_iter().collect(),
+            tells_to_close: program.tells_to_close,
+            counters,
         })
     }
 }

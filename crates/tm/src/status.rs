@@ -39,6 +39,9 @@ pub struct Program {
     pub worker_age_ms: Option<u64>,
     /// Client connections at the moment. `None` if no worker could be asked.
     pub connections: Option<u64>,
+    /// Whether clients are told to close, as while a guest is drained. `None` if an older program does not say.
+    #[serde(default)]
+    pub tells_to_close: Option<bool>,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -92,6 +95,9 @@ pub struct Change {
     pub text: String,
     /// `None` for a change that touches no connection.
     pub ledger: Option<Ledger>,
+    /// Bytes that were in pipes when it began, and went on. `None` for a change that touches no connection.
+    #[serde(default)]
+    pub bytes_in_pipes: Option<u64>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]

@@ -30,6 +30,8 @@ struct State {
     vni: Option<Vni>,
     known_slots: BTreeSet<GuestSlot>,
     dead: BTreeSet<GuestSlot>,
+    /// When the last packet was sent to guests that are no longer reachable.
+    last_sent_ns: BTreeMap<GuestSlot, u64>,
 }
 
 impl BpfDirector {
@@ -154,9 +156,13 @@ impl DirectorPlane for BpfDirector {
             director.set_watched(vni, *slot, true).map_err(failed)?;
         }
         let now: BTreeSet<GuestSlot> = ways.keys().copied().collect();
+        let mut gone = BTreeMap::new();
         for slot in state.known_slots.difference(&now) {
+            gone.extend(Some(*slot).zip(director.last_sent_ns(vni, *slot).map_err(failed)?));
             director.remove_guest(vni, *slot).map_err(failed)?;
         }
+        state.last_sent_ns.extend(gone);
+        state.last_sent_ns.retain(|slot, _| !now.contains(slot));
         state.known_slots = now;
         Ok(())
     }
@@ -222,10 +228,13 @@ impl DirectorPlane for BpfDirector {
         }
         // When the last packet was sent to each guest, by CLOCK_BOOTTIME.
         if let Ok(vni) = self.vni() {
-            for slot in self.state().known_slots.iter() {
-                if let Ok(Some(at)) = director.last_sent_ns(vni, *slot) {
-                    counters.insert(format!("last_sent_ns_{}", slot.number()), at);
-                }
+            let state = self.state();
+            let mut last = state.last_sent_ns.clone();
+            for slot in &state.known_slots {
+                last.extend(Some(*slot).zip(director.last_sent_ns(vni, *slot).ok().flatten()));
+            }
+            for (slot, at) in last {
+                counters.insert(format!("last_sent_ns_{}", slot.number()), at);
             }
         }
         counters

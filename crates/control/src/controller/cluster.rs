@@ -701,6 +701,22 @@ pub fn progress(records: &Records, view: &View<'_>, change: &ChangeRecord) -> Pr
     }
 }
 
+/// Whether a change is done by rows: what they wait for, it waits for.
+pub const fn is_of_rows(change: &ChangeRecord) -> bool {
+    matches!(
+        change.subject,
+        Subject::Order(
+            Order::RemoveNode { .. }
+                | Order::DrainNode { .. }
+                | Order::UndrainNode { .. }
+                | Order::AddGuest { .. }
+                | Order::DrainGuest { .. }
+                | Order::UndrainGuest { .. }
+                | Order::RemoveGuest { .. }
+        )
+    )
+}
+
 /// What a change waits for, beside the table's own waits.
 pub fn waits(records: &Records, view: &View<'_>, change: &ChangeRecord) -> Vec<Wait> {
     let wait = |code, object: &str, ends_when: &str| Wait {

@@ -99,7 +99,8 @@ impl Controller {
         {
             under_way += 1;
             let own = cluster::waits(&self.records, &view, change);
-            if own.is_empty() {
+            let rows_wait = cluster::is_of_rows(change) && !waits.is_empty();
+            if own.is_empty() && !rows_wait {
                 waits.push(Wait {
                     code: WaitCode::Other,
                     object: change.name.clone(),
@@ -394,11 +395,14 @@ impl Controller {
 
     fn change(&self, view: &View<'_>, change: &ChangeRecord) -> Change {
         let is_open = change.outcome == ChangeOutcome::Open;
-        let waits = if is_open {
-            cluster::waits(&self.records, view, change)
-        } else {
-            Vec::new()
-        };
+        let mut waits = Vec::new();
+        if is_open {
+            waits = cluster::waits(&self.records, view, change);
+            // The table does not know which change a bucket waits for: all that it waits for is shown.
+            if cluster::is_of_rows(change) {
+                waits.extend(self.table_waits());
+            }
+        }
         let (kind, object) = match &change.subject {
             Subject::Site(_) => ("apply-site", None),
             Subject::Order(order) => (order.kind(), order.object().map(str::to_owned)),

@@ -29,6 +29,8 @@ pub struct ManagerPlan {
     pub manager_generation: u64,
     /// None: the agent's own program.
     pub program: Option<String>,
+    /// Its clients are told to close.
+    pub is_draining: bool,
 }
 
 impl ManagerPlan {
@@ -42,6 +44,10 @@ impl ManagerPlan {
                 site: orders.site.clone(),
                 manager_generation: orders.programs.manager_generation,
                 program: orders.programs.manager.clone(),
+                is_draining: orders
+                    .guests
+                    .get(name)
+                    .is_some_and(|guest| guest.is_draining),
             };
             (name.clone(), plan)
         };
@@ -64,6 +70,9 @@ pub struct ManagerState {
     pub manager_generation: u64,
     pub upgrade_failed: Option<String>,
     pub upgrade_ledger: Option<Ledger>,
+    /// Figures of it, by name.
+    #[serde(default)]
+    pub counters: BTreeMap<String, u64>,
 }
 
 /// What a manager says of itself.
@@ -71,6 +80,10 @@ pub struct ManagerState {
 pub struct Looked {
     pub program: String,
     pub worker_pids: Vec<u32>,
+    /// Whether it tells clients to close; none: it cannot.
+    pub tells_to_close: Option<bool>,
+    /// Figures that change only when something happens to it, by name.
+    pub counters: BTreeMap<String, u64>,
 }
 
 /// How a node reaches the traffic managers of its guests. Calls wait until the work is done.
@@ -80,6 +93,9 @@ pub trait ManagerControl: Send + Sync {
 
     /// Replaces keeper and worker by the program at this path (none: the agent's own), and carries all connections over.
     fn upgrade(&self, guest: &str, program: Option<&str>) -> Result<Option<Ledger>, String>;
+
+    /// Clients are told to close where their protocol can say so, or are no longer.
+    fn tell_to_close(&self, guest: &str, tells: bool) -> Result<(), String>;
 
     /// What runs. None: it does not answer.
     fn look(&self, guest: &str) -> Option<Looked>;
@@ -150,8 +166,15 @@ fn bring(control: &dyn ManagerControl, name: &str, plan: &ManagerPlan, own: &mut
         .as_ref()
         .map(|looked| looked.worker_pids.clone())
         .unwrap_or_default();
-    if looked.is_none() {
-        return;
+    let Some(looked) = looked else { return };
+    own.state.counters.clone_from(&looked.counters);
+    // Asked for anew where a keeper that was started again has forgotten it.
+    if looked
+        .tells_to_close
+        .is_some_and(|tells| tells != plan.is_draining)
+        && let Err(reason) = control.tell_to_close(name, plan.is_draining)
+    {
+        tracing::warn!(guest = name, reason, "its clients cannot be told to close");
     }
     if plan.site.generation > 0 && own.site_tried != Some(plan.site.generation) {
         own.site_tried = Some(plan.site.generation);

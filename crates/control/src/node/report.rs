@@ -59,7 +59,11 @@ impl Node {
             keeper_pid: guest.keeper_pid,
             worker_pids: manager.worker_pids,
             program: manager.program,
-            counters: ingress.counters,
+            counters: ingress
+                .counters
+                .into_iter()
+                .chain(manager.counters)
+                .collect(),
             at_us: ingress.at_us,
             site_generation: manager.site_generation,
             site_refused: manager.site_refused,

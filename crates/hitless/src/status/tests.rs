@@ -30,6 +30,7 @@ fn example() -> Status {
             age_ms: 200_000,
             worker_age_ms: Some(1_000),
             connections: Some(3),
+            tells_to_close: Some(false),
         },
         config: Config::Synced,
         config_reason: ConfigReason::AsWritten,
@@ -68,6 +69,7 @@ fn example() -> Status {
             age_ms: 5_000,
             text: String::new(),
             ledger: Some(ledger),
+            bytes_in_pipes: Some(0),
         }],
     }
 }

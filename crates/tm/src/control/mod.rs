@@ -29,6 +29,10 @@ pub enum Request {
     Stop,
     /// Prometheus text.
     Metrics,
+    /// Go on as before, but tell clients to close where their protocol can say so. Survives workers and upgrades.
+    TellToClose,
+    /// Tell them so no longer.
+    KeepOpen,
 }
 
 /// How a request ended.

@@ -41,6 +41,8 @@ pub fn encode_request(request: Request) -> [u8; HEADER_BYTES] {
         Request::Status => 3,
         Request::Stop => 4,
         Request::Metrics => 5,
+        Request::TellToClose => 6,
+        Request::KeepOpen => 7,
     };
     header(opcode, false)
 }
@@ -61,6 +63,8 @@ pub fn decode_request(packet: &[u8]) -> Result<Request, BadRequest> {
         3 => Ok(Request::Status),
         4 => Ok(Request::Stop),
         5 => Ok(Request::Metrics),
+        6 => Ok(Request::TellToClose),
+        7 => Ok(Request::KeepOpen),
         _ => Err(BadRequest::Unknown),
     }
 }

@@ -44,7 +44,7 @@ impl Keeper {
             Request::Reload => Some(Input::Reload),
             Request::Upgrade => Some(Input::Upgrade),
             Request::Stop => Some(Input::Stop),
-            Request::Status | Request::Metrics => None,
+            Request::Status | Request::Metrics | Request::TellToClose | Request::KeepOpen => None,
         };
         while let Some(at) = self
             .queue
@@ -183,7 +183,14 @@ impl Keeper {
             (Request::Reload, _) => ChangeKind::ReloadRefused,
             (Request::Upgrade, Outcome::Done) => ChangeKind::Upgrade,
             (Request::Upgrade, _) => ChangeKind::UpgradeFailed,
-            (Request::Stop | Request::Status | Request::Metrics, _) => return,
+            (
+                Request::Stop
+                | Request::Status
+                | Request::Metrics
+                | Request::TellToClose
+                | Request::KeepOpen,
+                _,
+            ) => return,
         };
         if request == Request::Reload {
             self.last_refusal.clear();

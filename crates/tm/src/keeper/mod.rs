@@ -354,6 +354,7 @@ impl Keeper {
         for (request, who) in requests {
             match request {
                 Request::Status | Request::Metrics => self.ask(request, who),
+                Request::TellToClose | Request::KeepOpen => self.tell_to_close(request, who),
                 Request::Reload | Request::Upgrade | Request::Stop => {
                     self.queue.push_back((request, who));
                 }

@@ -3,6 +3,7 @@
 use core::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
+use std::sync::atomic::Ordering;
 
 use hitless_carry::memory;
 
@@ -220,6 +221,19 @@ impl Keeper {
         }
         self.config = core::mem::take(&mut self.candidate);
         self.reloads += 1;
+    }
+
+    /// A flag in the slot file, so that it outlives workers and upgrades; event loops look at it with each answer.
+    pub(super) fn tell_to_close(&mut self, request: Request, who: Who) {
+        let tells = request == Request::TellToClose;
+        let flag = &self.slots.head().tells_to_close;
+        flag.store(tells.into(), Ordering::Relaxed);
+        let text = if tells {
+            "clients are told to close\n"
+        } else {
+            "clients may stay\n"
+        };
+        self.reply(who, Outcome::Done, text);
     }
 
     /// Passes a question on to the worker.

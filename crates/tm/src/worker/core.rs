@@ -180,6 +180,12 @@ impl Core {
         self.free = Vec::new();
     }
 
+    /// Whether answers ask their clients to close.
+    pub(super) fn tells_to_close(&self) -> bool {
+        let asked = &self.slots.head().tells_to_close;
+        self.is_draining || asked.load(Ordering::Relaxed) != 0
+    }
+
     pub(super) fn has_free_slot(&self) -> bool {
         !self.free.is_empty()
     }

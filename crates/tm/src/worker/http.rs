@@ -303,7 +303,7 @@ fn with_context<T>(core: &Core, client: IpAddr, call: impl FnOnce(&Context<'_>) 
         limits: &core.tables.limits,
         rewrite: &core.tables.rewrite,
         client,
-        draining: core.is_draining,
+        draining: core.tells_to_close(),
         date: Some(&core.date),
     })
 }

@@ -71,6 +71,7 @@ impl Sources<'_> {
                 age_ms: facts.age_ms,
                 worker_age_ms: Some(facts.worker_age_ms),
                 connections: Some(census.connections),
+                tells_to_close: Some(self.slots.head().tells_to_close.load(Ordering::Relaxed) != 0),
             },
             config: if is_refused {
                 Config::Rejected
@@ -171,6 +172,7 @@ impl Sources<'_> {
                     (true, _) => format!("{}: {}; {}", entry.text, ledger.summary(), costs(ledger)),
                 },
                 ledger: is_last.then(|| ledger.value()),
+                bytes_in_pipes: is_last.then(|| ledger.read(Field::BytesInPipes)),
             }
         };
         self.facts.journal.0.iter().map(one).collect()

@@ -241,7 +241,7 @@ pub(super) fn done(core: &Core, http: &mut Http, index: usize, after: After, mem
     if after == After::Close {
         // A client that asked for it sends nothing more. One that we tell may have sent its next request, and behind a
         // request that was answered early (its member is closed then) more of its body may come.
-        let is_expected = !core.is_draining && member == After::Keep;
+        let is_expected = !core.tells_to_close() && member == After::Keep;
         client.closing = if is_expected {
             Closing::AfterOutput
         } else {
