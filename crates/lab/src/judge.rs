@@ -62,8 +62,10 @@ pub struct Evidence {
     pub processes_replaced: Option<bool>,
     /// Whether every node's director is attached natively.
     pub is_native: bool,
-    /// Connections that the killed guest held when it was last counted.
+    /// Clients' connections that the guest held when it was killed, by its kernel.
     pub victim_connections: Option<u64>,
+    /// Bytes that were in pipes when workers were killed.
+    pub bytes_in_pipes: Option<u64>,
     /// From the guest's death to the last packet sent to it. None: the counters do not say.
     pub last_packet_ms: Option<Option<u64>>,
     /// What the product's own ledger calls reset. None: it was not read.
@@ -154,6 +156,14 @@ pub fn judge(name: &str, kind: StepKind, report: &Report, evidence: &Evidence) -
             count.into(),
             count > 0,
             "the guest held no connection".to_owned(),
+        );
+    }
+    if let Some(bytes) = evidence.bytes_in_pipes {
+        prove(
+            "bytes_in_pipes",
+            bytes.into(),
+            bytes > 0,
+            "no byte was in a pipe when workers were killed".to_owned(),
         );
     }
     if let Some(last) = evidence.last_packet_ms {

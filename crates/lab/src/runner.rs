@@ -20,6 +20,15 @@ use crate::world::{self, World};
 
 /// An old worker that is still there after this counts as one that stays.
 const ENDED_WITHIN: Duration = Duration::from_secs(2);
+/// Changes by which somebody leaves, by the beginning of their names.
+const LEAVING: [&str; 4] = [
+    "drain-guest-",
+    "remove-guest-",
+    "drain-node-",
+    "remove-node-",
+];
+/// What was killed runs again, and has been reported, within this.
+const REPLACED_WITHIN: Duration = Duration::from_secs(10);
 
 /// Runs the script in a lab of its own, takes the lab down, and says what came of it.
 pub fn run(script: &Script, binary: &Path, show: &mut Show) -> Result<Document> {
@@ -107,6 +116,8 @@ struct Runner<'a> {
     changes: Vec<(String, String)>,
     /// Endless streams end in this step.
     streams_end: bool,
+    /// The guest that the step killed: its slot, and when.
+    killed: Option<(u16, u64)>,
 }
 
 /// What is known before a step.
@@ -139,6 +150,7 @@ impl<'a> Runner<'a> {
             show,
             changes: Vec::new(),
             streams_end: false,
+            killed: None,
         })
     }
 
@@ -188,13 +200,14 @@ impl<'a> Runner<'a> {
         })?;
         let began = Instant::now();
         self.changes.clear();
+        self.killed = None;
         self.streams_end = step.streams_last_s.is_some();
         let mut evidence = Evidence::default();
         let done = self.act(step, &before, &mut evidence);
         if let Err(error) = done {
             evidence.failure = Some(format!("{error:#}"));
         }
-        let min = Duration::from_secs(step.seconds_min);
+        let min = Duration::from_secs(step.seconds_min).max(step.kind.lasts_at_least());
         std::thread::sleep(min.saturating_sub(began.elapsed()));
         if let Err(error) = self.after(step, &before, &mut evidence) {
             // The step does not hold, but the clients' word on it is still worth having.
@@ -215,16 +228,12 @@ impl<'a> Runner<'a> {
 
     fn before(&mut self) -> Result<Before> {
         let guests = self.cluster.guests()?;
-        let workers = guests
-            .iter()
-            .flat_map(|guest| guest.worker_pids.clone())
-            .collect();
         let flows = self.clients.flows()?;
         let directors = self.world.directors_of(&flows)?;
         Ok(Before {
             forwarded: self.forwarded()?,
             ledger_reset: self.cluster.api().ledger()?.reset,
-            workers,
+            workers: self.workers()?,
             ingresses: guests
                 .iter()
                 .filter_map(|guest| guest.ingress_pid)
@@ -256,6 +265,23 @@ impl<'a> Runner<'a> {
         Ok(programs)
     }
 
+    fn workers(&self) -> Result<BTreeSet<u32>> {
+        let guests = self.cluster.guests()?;
+        Ok(guests
+            .iter()
+            .flat_map(|guest| guest.worker_pids.clone())
+            .collect())
+    }
+
+    /// Bytes that were in the pipes of workers when these were killed, by the traffic managers that found them.
+    fn bytes_in_pipes(&self) -> Result<u64> {
+        let counters = self.cluster.api().counters()?;
+        let of = |guest: &hitless_api::IngressCounters| {
+            guest.counters.get("last_crash_bytes_in_pipes").copied()
+        };
+        Ok(counters.ingresses.iter().filter_map(of).sum())
+    }
+
     fn control_pids(&self) -> Result<BTreeSet<u32>> {
         let mut pids: BTreeSet<u32> = self
             .cluster
@@ -281,13 +307,17 @@ impl<'a> Runner<'a> {
     }
 
     fn settle(&self, deadline: Instant) -> Result<()> {
-        let left = deadline.saturating_duration_since(Instant::now());
-        // Where streams are made to end, everything has to.
+        let left = || deadline.saturating_duration_since(Instant::now());
+        // Where streams are made to end, whoever leaves has to be rid of them. Kept-alive connections may go on at
+        // guests that stay.
         if self.streams_end {
-            self.cluster.await_settled(left)
-        } else {
-            self.cluster.await_rest(left)
+            for (change, _) in &self.changes {
+                if LEAVING.iter().any(|kind| change.starts_with(kind)) {
+                    self.cluster.await_change(change, left())?;
+                }
+            }
         }
+        self.cluster.await_rest(left())
     }
 
     fn order(&mut self, order: &Order, object: &str) -> Result<String> {
@@ -408,11 +438,13 @@ impl<'a> Runner<'a> {
                     .keeper_pid
                     .or(found.ingress_pid)
                     .with_context(|| format!("no process of guest {guest} is known"))?;
-                // Each connection that a client has is up to two entries of the guest's kernel.
-                evidence.victim_connections = found.live;
-                let died_us = world::kill_guest(pid)?;
+                let slot = found
+                    .slot
+                    .with_context(|| format!("guest {guest} has no slot"))?;
+                let killed = world::kill_guest(pid)?;
+                evidence.victim_connections = Some(killed.held);
+                self.killed = Some((slot, killed.at_ns));
                 self.settle(deadline)?;
-                evidence.last_packet_ms = Some(self.last_packet_ms(guest, died_us)?);
             }
             Action::WaitSettled => self.settle(deadline)?,
             Action::Pause { ms } => std::thread::sleep(Duration::from_millis(*ms)),
@@ -494,17 +526,16 @@ impl<'a> Runner<'a> {
         ))
     }
 
-    /// From the death of a guest to the last packet that a director sent to it, from the directors' own times:
-    /// `last_sent_us/GUEST` on the machine's monotonic clock.
-    fn last_packet_ms(&self, guest: &str, died_us: u64) -> Result<Option<u64>> {
-        let name = format!("last_sent_us/{guest}");
+    /// From the death of a guest to the last packet that a director sent to it, by the programs' own times.
+    fn last_packet_ms(&self, slot: u16, died_ns: u64) -> Result<Option<u64>> {
+        let name = format!("last_sent_ns_{slot}");
         let counters = self.cluster.api().counters()?;
         let last = counters
             .directors
             .iter()
             .filter_map(|node| node.counters.get(&name))
             .max();
-        Ok(last.map(|last| last.saturating_sub(died_us) / 1_000))
+        Ok(last.map(|last| last.saturating_sub(died_ns) / 1_000_000))
     }
 
     fn after(&self, step: &Step, before: &Before, evidence: &mut Evidence) -> Result<()> {
@@ -517,6 +548,9 @@ impl<'a> Runner<'a> {
         evidence.forwarded = Some(self.forwarded()?.saturating_sub(before.forwarded));
         let reset = self.cluster.api().ledger()?.reset;
         evidence.ledger_reset = Some(reset.saturating_sub(before.ledger_reset));
+        if let Some((slot, at_ns)) = self.killed {
+            evidence.last_packet_ms = Some(self.last_packet_ms(slot, at_ns)?);
+        }
         match step.kind {
             StepKind::UpgradeTrafficManagers | StepKind::ReplacePrograms => {
                 let wanted: &[&str] = match step.kind {
@@ -533,23 +567,30 @@ impl<'a> Runner<'a> {
                 evidence.programs_replaced = Some(replaced);
             }
             StepKind::KillControl => {
-                let now = self.control_pids()?;
-                let replaced = now.is_disjoint(&before.pids) && now.len() >= before.pids.len();
-                evidence.processes_replaced = Some(replaced);
+                evidence.processes_replaced =
+                    Some(await_others(&before.pids, || self.control_pids())?);
             }
             StepKind::KillWorkers => {
-                let guests = self.cluster.guests()?;
-                let now: BTreeSet<u32> = guests
-                    .iter()
-                    .flat_map(|guest| guest.worker_pids.clone())
-                    .collect();
-                let replaced =
-                    now.is_disjoint(&before.workers) && now.len() >= before.workers.len();
-                evidence.processes_replaced = Some(replaced);
+                evidence.processes_replaced =
+                    Some(await_others(&before.workers, || self.workers())?);
+                evidence.bytes_in_pipes = Some(self.bytes_in_pipes()?);
             }
             _ => {}
         }
         Ok(())
+    }
+}
+
+/// Whether as many processes run as there were, and none of those.
+fn await_others(before: &BTreeSet<u32>, now: impl Fn() -> Result<BTreeSet<u32>>) -> Result<bool> {
+    let deadline = Instant::now() + REPLACED_WITHIN;
+    loop {
+        let now = now()?;
+        let are_others = now.is_disjoint(before) && now.len() >= before.len();
+        if are_others || Instant::now() >= deadline {
+            return Ok(are_others);
+        }
+        std::thread::sleep(Duration::from_millis(100));
     }
 }
 

@@ -3,12 +3,16 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
 use crate::client::{Plan, Workload, WorkloadKind};
 use crate::topology::{HTTP_PORT, STREAM_PORT, Topology, member_address};
+
+/// A connection that is silent for so long although something is due is lost.
+const SILENCE_MS_MAX: u64 = 10_000;
 
 /// A whole script.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -81,6 +85,14 @@ impl StepKind {
             self,
             Self::KillControl | Self::KillWorkers | Self::KillGuest
         )
+    }
+
+    /// A connection of a dead guest that waits for nothing but the server is noticed only by its silence.
+    pub const fn lasts_at_least(self) -> Duration {
+        match self {
+            Self::KillGuest => Duration::from_millis(SILENCE_MS_MAX + 2_000),
+            _ => Duration::ZERO,
+        }
     }
 
     /// Whether clients may be told to close.
@@ -326,7 +338,7 @@ impl Script {
         });
         Plan {
             workloads: workloads.collect(),
-            silence_ms_max: 10_000,
+            silence_ms_max: SILENCE_MS_MAX,
             connect_ms_max: 5_000,
         }
     }

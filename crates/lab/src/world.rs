@@ -529,9 +529,18 @@ pub fn reap() -> Result<Vec<String>> {
     Ok(reaped)
 }
 
+/// A guest that was killed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct KilledGuest {
+    /// When it was cut off, on the clock that directors note their packets by: nanoseconds of `CLOCK_BOOTTIME`.
+    pub at_ns: u64,
+    /// Clients' connections that it held then.
+    pub held: u64,
+}
+
 /// Takes a guest from the network and kills all that is in it: a machine that lost its power. `pid` is any of its
-/// processes. Returns when it was done, in microseconds of the machine's monotonic clock.
-pub fn kill_guest(pid: u32) -> Result<u64> {
+/// processes.
+pub fn kill_guest(pid: u32) -> Result<KilledGuest> {
     let namespace = Namespace::of_process(pid)?;
     let here = Namespace::current()?;
     ensure!(
@@ -540,9 +549,36 @@ pub fn kill_guest(pid: u32) -> Result<u64> {
     );
     let mut netlink = Netlink::open(&namespace)?;
     netlink.set_down(hitless_hypervisor::GUEST_INTERFACE)?;
-    let at = crate::wire::now_us();
+    let at = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    // Nothing comes in any more: what it holds now is what can be lost.
+    let held = client_connections(pid)?;
     kill_all(&namespace)?;
-    Ok(at)
+    Ok(KilledGuest {
+        at_ns: at.tv_sec.unsigned_abs() * 1_000_000_000 + at.tv_nsec.unsigned_abs(),
+        held,
+    })
+}
+
+/// Connections that the kernel of this process's namespace holds on the virtual addresses' ports, by its own word.
+fn client_connections(pid: u32) -> Result<u64> {
+    let tables = ["tcp", "tcp6"].map(|table| format!("/proc/{pid}/net/{table}"));
+    let mut held = 0;
+    for path in tables {
+        let text = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+        held += text.lines().skip(1).filter(|line| is_client(line)).count() as u64;
+    }
+    Ok(held)
+}
+
+/// Whether a line of /proc/net/tcp is a connection of a client: `number: local:port remote:port state ...`.
+fn is_client(line: &str) -> bool {
+    const TIME_WAIT: &str = "06";
+    const LISTEN: &str = "0A";
+    let mut fields = line.split_ascii_whitespace().skip(1);
+    let (local, state) = (fields.next(), fields.nth(1));
+    let port = local.and_then(|local| u16::from_str_radix(local.rsplit(':').next()?, 16).ok());
+    let is_served = port.is_some_and(|port| [HTTP_PORT, STREAM_PORT].contains(&port));
+    is_served && state.is_some_and(|state| ![TIME_WAIT, LISTEN].contains(&state))
 }
 
 fn kill_all(namespace: &Namespace) -> Result<()> {

@@ -46,6 +46,7 @@ fn full() -> Evidence {
         processes_replaced: Some(true),
         is_native: true,
         victim_connections: Some(20),
+        bytes_in_pipes: None,
         last_packet_ms: Some(Some(90)),
         ledger_reset: Some(0),
         failure: None,
