@@ -11,6 +11,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -548,10 +549,12 @@ pub fn kill_guest(pid: u32) -> Result<KilledGuest> {
         "process {pid} is in no guest's namespace"
     );
     let mut netlink = Netlink::open(&namespace)?;
+    // Opened while the process lives: its node's agent may end it as soon as the link is down.
+    let tables = ConnectionTables::open(pid)?;
     netlink.set_down(hitless_hypervisor::GUEST_INTERFACE)?;
     let at = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
     // Nothing comes in any more: what it holds now is what can be lost.
-    let held = client_connections(pid)?;
+    let held = tables.clients()?;
     kill_all(&namespace)?;
     Ok(KilledGuest {
         at_ns: at.tv_sec.unsigned_abs() * 1_000_000_000 + at.tv_nsec.unsigned_abs(),
@@ -559,15 +562,31 @@ pub fn kill_guest(pid: u32) -> Result<KilledGuest> {
     })
 }
 
-/// Connections that the kernel of this process's namespace holds on the virtual addresses' ports, by its own word.
-fn client_connections(pid: u32) -> Result<u64> {
-    let tables = ["tcp", "tcp6"].map(|table| format!("/proc/{pid}/net/{table}"));
-    let mut held = 0;
-    for path in tables {
-        let text = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
-        held += text.lines().skip(1).filter(|line| is_client(line)).count() as u64;
+/// The kernel's own lists of a namespace's TCP sockets.
+struct ConnectionTables([fs::File; 2]);
+
+impl ConnectionTables {
+    /// Of the namespace of this process.
+    fn open(pid: u32) -> Result<Self> {
+        let open = |table: &str| {
+            let path = format!("/proc/{pid}/net/{table}");
+            fs::File::open(&path).with_context(|| format!("cannot read {path}"))
+        };
+        Ok(Self([open("tcp")?, open("tcp6")?]))
     }
-    Ok(held)
+
+    /// Clients' connections that it holds now.
+    fn clients(self) -> Result<u64> {
+        let mut held = 0;
+        for mut table in self.0 {
+            let mut text = String::new();
+            table
+                .read_to_string(&mut text)
+                .context("cannot read a table of connections")?;
+            held += text.lines().skip(1).filter(|line| is_client(line)).count() as u64;
+        }
+        Ok(held)
+    }
 }
 
 /// Whether a line of /proc/net/tcp is a connection of a client: `number: local:port remote:port state ...`.
