@@ -380,11 +380,11 @@ impl Director {
         self.members.remove(in6(address))
     }
 
+    /// Members elsewhere: guests of this node, which are members by their ports, are not among them.
     pub fn members(&self) -> Result<Vec<IpAddr>> {
-        Ok(self
-            .members
-            .entries()?
-            .into_iter()
+        let entries = self.members.entries()?.into_iter();
+        Ok(entries
+            .filter(|(_, place)| *place == abi::MEMBER_ELSEWHERE as u32)
             .map(|(key, _)| from_in6(key))
             .collect())
     }

@@ -3,12 +3,16 @@
 //! ```text
 //!  request:  'h' 'l' version 1 | slot 2 | asked 8                                             | tag 16
 //!  grant:    'h' 'l' version 2 | slot 2 | asked 8 | director 2 | renewed 1 | count 2 | dead 2 each | tag 16
+//!  notice:   'h' 'l' version 3 | slot 2 | seen 8  | director 2                                | tag 16
 //! ```
 //!
 //! Little-endian. The tag is SipHash-2-4-128 of all bytes before it, keyed by the virtual cluster's key through a
 //! derivation of its own, so that the key of the flow hash is used for one thing only. A replay gains nothing: a
 //! lease runs from the moment that the guest's own clock showed when it asked, and an agent takes no request that is
 //! not newer than the last.
+//!
+//! A notice goes from an agent that saw a guest's end to the other agents: they believe it dead until it asks again. An
+//! agent takes none that is not newer than the last of the same director, by that director's clock.
 
 use std::hash::Hasher;
 
@@ -26,8 +30,18 @@ pub const DATAGRAM_BYTES_MAX: usize = 8_300;
 const VERSION: u8 = 1;
 const REQUEST: u8 = 1;
 const GRANT: u8 = 2;
+const NOTICE: u8 = 3;
 const TAG_BYTES: usize = 16;
 const HEAD_BYTES: usize = 14;
+
+/// A director's agent to all others: it saw the end of this guest.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Notice {
+    pub guest: GuestSlot,
+    pub director: DirectorId,
+    /// By the clock of the agent that saw it.
+    pub seen: Time,
+}
 
 /// Seals and opens the datagrams of one virtual cluster.
 #[derive(Clone, Debug)]
@@ -84,6 +98,24 @@ impl Seal {
             believed_dead,
         };
         (to == me && bytes.is_empty()).then_some(grant)
+    }
+
+    pub fn notice(&self, notice: &Notice) -> Vec<u8> {
+        let mut bytes = head(NOTICE, notice.guest, notice.seen);
+        bytes.extend_from_slice(&notice.director.0.to_le_bytes());
+        self.close(bytes)
+    }
+
+    /// None: not sealed with our key, or no notice.
+    pub fn open_notice(&self, datagram: &[u8]) -> Option<Notice> {
+        let mut bytes = self.open(datagram)?;
+        let (guest, seen) = read_head(&mut bytes, NOTICE)?;
+        let director = DirectorId(take(&mut bytes).map(u16::from_le_bytes)?);
+        bytes.is_empty().then_some(Notice {
+            guest,
+            director,
+            seen,
+        })
     }
 
     fn close(&self, mut bytes: Vec<u8>) -> Vec<u8> {
@@ -167,5 +199,22 @@ mod tests {
             changed[bit / 8] ^= 1 << (bit % 8);
             assert_eq!(seal.open_request(&changed), None);
         }
+
+        let notice = Notice {
+            guest: slot(7),
+            director: DirectorId(3),
+            seen: Time(99),
+        };
+        let sealed = seal.notice(&notice);
+        assert_eq!(seal.open_notice(&sealed), Some(notice));
+        assert_eq!(seal.open_request(&sealed), None);
+        assert_eq!(seal.open_grant(slot(7), &sealed), None);
+        assert_eq!(
+            Seal::new(FlowKey([0; 16])).open_notice(&sealed),
+            None,
+            "another key"
+        );
+        let cut = sealed[..sealed.len() - 1].to_vec();
+        assert_eq!(seal.open_notice(&cut), None);
     }
 }

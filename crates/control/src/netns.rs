@@ -3,15 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use hitless_hypervisor::{
     GUEST_INTERFACE, Gateways, Guest, GuestName, GuestSpec, Hypervisor, Limits, NetnsDriver,
     Program,
 };
-use hitless_net::{Namespace, Netlink, Prefix};
+use hitless_net::{Namespace, Netlink, Prefix, Watch};
 
 use crate::node::guests::{GuestPlan, GuestRunner, Running};
-use crate::node::ways::Underlay;
+use crate::node::ways::{Change, Underlay};
 use crate::plane::Way;
 use crate::{file, kernel};
 
@@ -21,6 +22,9 @@ const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
 /// Headers of a segment to a client, and what is put around it on its way here.
 const OVERHEAD_V4: u32 = 40 + 76;
 const OVERHEAD_V6: u32 = 60 + 76;
+
+/// How long the thread that hears of changes waits at a time.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Names of a guest's programs.
 pub const INGRESS: &str = "ingress";
@@ -312,6 +316,47 @@ impl KernelUnderlay {
 }
 
 impl Underlay for KernelUnderlay {
+    fn watch(&self, tell: Box<dyn Fn(Change) -> bool + Send>) {
+        // Opened by this thread: the namespace is the one that it is in.
+        let mut watch = match Watch::here() {
+            Ok(watch) => watch,
+            Err(error) => {
+                let error = chain(&error);
+                return tracing::warn!(error, "changes of the network are found by looking only");
+            }
+        };
+        std::thread::spawn(move || {
+            loop {
+                let changes = match watch.next(LOOK_AGAIN) {
+                    Ok(changes) => changes,
+                    Err(error) => {
+                        tracing::warn!(error = chain(&error), "cannot hear of changes for now");
+                        std::thread::sleep(LOOK_AGAIN);
+                        vec![hitless_net::Change::Lost]
+                    }
+                };
+                for change in changes {
+                    let change = match change {
+                        hitless_net::Change::Link { index, is_running } => Change::Link {
+                            ifindex: index,
+                            is_running,
+                        },
+                        hitless_net::Change::LinkGone { index } => Change::Link {
+                            ifindex: index,
+                            is_running: false,
+                        },
+                        hitless_net::Change::Neighbour
+                        | hitless_net::Change::Route
+                        | hitless_net::Change::Lost => Change::Ways,
+                    };
+                    if !tell(change) {
+                        return;
+                    }
+                }
+            }
+        });
+    }
+
     fn ways(&mut self, to: &BTreeSet<IpAddr>) -> BTreeMap<IpAddr, Way> {
         let neighbours = self.netlink.neighbours().unwrap_or_default();
         let neighbours = neighbours

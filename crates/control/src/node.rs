@@ -16,6 +16,7 @@
 //! gone or whose link is down is destroyed for good, and made anew with another boot, which gets another slot. A
 //! controller that is away is waited for; what it wanted last is kept up.
 
+mod death;
 pub mod guests;
 pub mod managers;
 mod report;
@@ -115,6 +116,7 @@ pub(crate) enum Event {
     },
     Managers(BTreeMap<String, ManagerState>),
     Ways(BTreeMap<IpAddr, Way>),
+    Network(ways::Change),
     Stop,
 }
 
@@ -163,7 +165,7 @@ pub struct Node {
     worker: Sender<Work>,
     guests: Sender<Vec<GuestPlan>>,
     managers: Sender<BTreeMap<String, ManagerPlan>>,
-    ways: Sender<BTreeSet<IpAddr>>,
+    ways: Sender<ways::Wish>,
     socket: UdpSocket,
     controller: Option<link::Sender<FromNode>>,
     orders: Option<Orders>,
@@ -177,6 +179,7 @@ pub struct Node {
     told: Told,
     /// Where each guest asks from, and when it last asked, by its own clock.
     askers: BTreeMap<GuestSlot, (SocketAddr, Time)>,
+    deaths: death::Deaths,
     bpf_generation: u64,
     replacing: bool,
     has_left: bool,
@@ -253,6 +256,7 @@ impl Node {
             known_ways: BTreeMap::new(),
             told: Told::default(),
             askers: BTreeMap::new(),
+            deaths: death::Deaths::default(),
             bpf_generation: 0,
             replacing: false,
             has_left: false,
@@ -277,6 +281,7 @@ impl Node {
         }
         loop {
             let deadline = self.machine.as_ref().and_then(Agent::deadline);
+            let deadline = deadline.into_iter().chain(self.deaths.deadline()).min();
             let patience = clock::until(deadline, REPORT_EVERY);
             let patience = patience.min(self.report_due.saturating_duration_since(Instant::now()));
             match self.events.recv_timeout(patience) {
@@ -302,9 +307,14 @@ impl Node {
         match event {
             Event::Controller(event) => self.controller_event(event),
             Event::Guest(event) => self.guest_event(event),
-            Event::Datagram(from, bytes) => self.asked(from, &bytes),
+            Event::Datagram(from, bytes) => {
+                self.asked(from, &bytes);
+                self.noticed(from, &bytes);
+            }
             Event::Plane(done) => self.plane_done(done),
             Event::Guests { running, faults } => {
+                let ifindexes = running.iter().map(|guest| guest.ifindex).collect();
+                self.deaths.keep_only(&ifindexes);
                 self.running = Some(
                     running
                         .into_iter()
@@ -325,6 +335,7 @@ impl Node {
                 self.known_ways = ways;
                 self.spread();
             }
+            Event::Network(change) => self.network_changed(change),
             Event::Stop => {}
         }
     }
@@ -517,6 +528,7 @@ impl Node {
             machine.handle(now, Input::Tick);
         }
         self.act();
+        self.tell_of_deaths(now);
         if self.report_due <= Instant::now() {
             self.report();
         }

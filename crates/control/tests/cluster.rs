@@ -20,7 +20,7 @@ use hitless_control::node::guests::{GuestPlan, GuestRunner, Running};
 use hitless_control::node::managers::{Looked, ManagerControl};
 use hitless_control::node::ways::Underlay;
 use hitless_control::node::{self, Node, Parts};
-use hitless_control::plane::{Count, DirectorPlane, IngressPlane, Result, Way};
+use hitless_control::plane::{Count, DirectorPlane, IngressPlane, PlaneError, Result, Way};
 use hitless_core::flow::FlowKey;
 use hitless_core::ledger::Ledger;
 use hitless_core::row::{BUCKETS, Bucket, GuestSlot, Row};
@@ -72,6 +72,9 @@ impl DirectorPlane for FakeDirector {
     }
 
     fn store(&self, rows: &[(Bucket, Row)]) -> Result<()> {
+        if self.0.rows.lock().unwrap().is_empty() {
+            return Err(PlaneError("it has left".into()));
+        }
         self.0.put(rows);
         Ok(())
     }

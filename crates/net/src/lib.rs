@@ -17,6 +17,7 @@ mod netlink;
 mod prefix;
 mod route;
 mod tcp;
+mod watch;
 mod xdp;
 
 pub use error::{Error, Result};
@@ -29,6 +30,7 @@ pub use netlink::Netlink;
 pub use prefix::{ParsePrefixError, Prefix};
 pub use route::{NextHop, Route};
 pub use tcp::tcp_retransmits;
+pub use watch::{Change, Watch};
 pub use xdp::attach_pass;
 
 #[cfg(test)]

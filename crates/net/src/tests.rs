@@ -396,3 +396,62 @@ fn root_flows_spread_over_paths_by_their_ports() {
         assert!(moved > 100, "{moved}");
     }
 }
+
+#[test]
+fn changes_are_heard_at_once_as_root() {
+    if !is_root("changes_are_heard_at_once_as_root") {
+        return;
+    }
+    let (here, there) = (Own::new("a"), Own::new("b"));
+    let ends = [(&here.0, "near"), (&there.0, "far")].map(|(namespace, name)| VethEnd {
+        namespace,
+        name,
+        mac: None,
+    });
+    let mut near = Netlink::open(&here.0).unwrap();
+    let mut far = Netlink::open(&there.0).unwrap();
+    // The kernel tells at once only of veths whose ends have different numbers, as they have where a node has others.
+    let others = ["one", "other"].map(|name| VethEnd {
+        namespace: &here.0,
+        name,
+        mac: None,
+    });
+    near.add_veth(others[0], others[1], 1_500).unwrap();
+    near.add_veth(ends[0], ends[1], 1_500).unwrap();
+    near.set_up("near").unwrap();
+    far.set_up("far").unwrap();
+    let index = near.link("near").unwrap().index;
+    let mut watch = here.0.run(Watch::here).unwrap().unwrap();
+    let mut hears = |wanted: Change| {
+        let begun = std::time::Instant::now();
+        loop {
+            let changes = watch.next(std::time::Duration::from_secs(1)).unwrap();
+            if changes.contains(&wanted) {
+                return;
+            }
+            assert!(begun.elapsed().as_secs() < 10, "not heard: {wanted:?}");
+        }
+    };
+    near.set_neighbour("near", "10.0.0.9".parse().unwrap(), [2; 6])
+        .unwrap();
+    hears(Change::Neighbour);
+    near.replace_route(&Route::new(
+        prefix("10.9.0.0/16"),
+        vec![NextHop::link("near")],
+    ))
+    .unwrap();
+    hears(Change::Route);
+    // The other end is pulled: nothing of this namespace was touched.
+    far.set_down("far").unwrap();
+    hears(Change::Link {
+        index,
+        is_running: false,
+    });
+    far.set_up("far").unwrap();
+    hears(Change::Link {
+        index,
+        is_running: true,
+    });
+    far.delete_link("far").unwrap();
+    hears(Change::LinkGone { index });
+}

@@ -172,6 +172,11 @@ impl DirectorPlane for BpfDirector {
         for member in members {
             director.add_member(*member).map_err(failed)?;
         }
+        for member in director.members().map_err(failed)? {
+            if !members.contains(&member) {
+                director.remove_member(member).map_err(failed)?;
+            }
+        }
         Ok(())
     }
 

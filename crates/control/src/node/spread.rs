@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use super::guests::{GuestPlan, Running};
 use super::managers::ManagerPlan;
+use super::ways::Wish;
 use super::{GuestLink, Node, Work};
 use crate::message::{IngressOrders, Orders, ToIngress};
 
@@ -48,7 +49,7 @@ impl Node {
             .values()
             .filter_map(|guest| Some((guest.ifindex, *guest.addresses.first()?)));
         let ports: BTreeMap<u32, IpAddr> = ports.collect();
-        let _ = self.ways.send(far);
+        let _ = self.ways.send(Wish::To(far));
         if self.told.cluster.is_some() {
             if self.told.ways != ways {
                 let _ = self.worker.send(Work::Ways(ways.clone()));

@@ -4,7 +4,7 @@
 //!  rows offered ─> Store ─(stored, grace period over)─> acknowledged
 //!  trust (newest generation) ─> acknowledged at once; from then on only the trusted get leases
 //!  LeaseRequest ─> grant to the trusted; who asks is not believed dead
-//!  100 ms without a request: believed dead
+//!  100 ms without a request, or somebody saw its end: believed dead
 //! ```
 //!
 //! The driver's part, action by action, in the order in which they come (a `Keep` is on disk before
@@ -44,6 +44,9 @@ pub enum Input {
     Stored { ticket: Ticket },
     /// A guest asks for its lease.
     Request(LeaseRequest),
+    /// Somebody saw the end of these guests. A hint: they are believed dead from now on, instead of after their
+    /// silence, until they ask again. It may be false, as any belief.
+    SeenDead { guests: Vec<GuestSlot> },
     /// `deadline()` has come.
     Tick,
 }
@@ -156,6 +159,11 @@ impl Agent {
                 }
             }
             Input::Request(request) => self.requested(now, request),
+            Input::SeenDead { guests } => {
+                let long_ago = Time(now.0.saturating_sub(BELIEVE_DEAD_AFTER_US));
+                let watched = guests.into_iter().filter(|slot| self.trust.watches(slot));
+                self.heard.extend(watched.map(|slot| (slot, long_ago)));
+            }
             Input::Tick => {}
         }
         self.revise_beliefs(now);

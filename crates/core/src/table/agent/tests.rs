@@ -55,3 +55,22 @@ fn who_is_silent_is_believed_dead_until_it_is_heard() {
     agent.handle(Time(2_000_000 + BELIEVE_DEAD_AFTER_US), Input::Tick);
     assert_eq!(agent.status().believed_dead, [slot(1), slot(2)]);
 }
+
+#[test]
+fn who_was_seen_to_end_is_believed_dead_at_once_until_it_asks() {
+    let mut agent = Agent::new(DirectorId(1), &[], Trust::default());
+    let second = 1_000_000;
+    agent.handle(Time(second), trust(1, &[1, 2], &[]));
+    is_renewed(&mut agent, Time(second), 1);
+    is_renewed(&mut agent, Time(second), 2);
+    // Somebody that this agent does not watch is nobody that it has a belief about.
+    let guests = vec![slot(2), slot(9)];
+    agent.handle(Time(second + 1), Input::SeenDead { guests });
+    let actions: Vec<_> = std::iter::from_fn(|| agent.poll_action()).collect();
+    let dead = vec![slot(2)];
+    assert!(actions.contains(&Action::Believe { dead: dead.clone() }));
+    assert!(actions.contains(&Action::Send(FromAgent::Silent { guests: dead })));
+    // It was a false alarm.
+    assert!(is_renewed(&mut agent, Time(second + 2), 2));
+    assert!(agent.status().believed_dead.is_empty());
+}
