@@ -95,7 +95,8 @@ fn abi_in_rust(sources: &Path) -> String {
     rust
 }
 
-/// C source without comments and with single blanks, so that wording does not change a layout's digest.
+/// C source without comments and with single blanks, so that wording does not change a layout's
+/// digest.
 fn without_comments(source: &str) -> String {
     let mut plain = String::new();
     let mut rest = source;
@@ -112,7 +113,8 @@ fn without_comments(source: &str) -> String {
         .join("\n")
 }
 
-/// FNV-1a: stable over compilers, which `DefaultHasher` is not; collisions by accident are all that matters.
+/// FNV-1a: stable over compilers, which `DefaultHasher` is not; collisions by accident are all that
+/// matters.
 fn digest(parts: &[&str]) -> u64 {
     struct Fnv(u64);
     impl std::hash::Hasher for Fnv {

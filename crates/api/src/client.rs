@@ -1,4 +1,5 @@
-//! The client: one connection per request, since a controller may be killed and started between two of them.
+//! The client: one connection per request, since a controller may be killed and started between two
+//! of them.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -126,7 +127,8 @@ impl Client {
         )
     }
 
-    /// Calls a change back half-way: what it did is undone. Refused for a kind that has no way back.
+    /// Calls a change back half-way: what it did is undone. Refused for a kind that has no way
+    /// back.
     pub async fn call_back(&self, change: &str) -> Result<Accepted, ClientError> {
         let path = format!("/v1/changes/{}/call-back", segment(change));
         read(&self.send(Method::POST, &path, None).await?.into_body())
@@ -190,7 +192,8 @@ impl Client {
         tokio::pin!(exchange);
         let response = tokio::select! {
             response = &mut exchange => response?,
-            // The connection's end and the answer's last byte may come at once: the exchange has the last word.
+            // The connection's end and the answer's last byte may come at once: the exchange has
+            // the last word.
             _ = &mut connection => exchange.await?,
         };
         if response.status().is_success() {

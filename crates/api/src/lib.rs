@@ -1,9 +1,9 @@
 //! The versioned API: its types, its routes and its client.
 //!
-//! JSON over HTTP/1.1 on a Unix socket. Everything that a command line, a page or the lab asks of a cluster goes
-//! through here; nothing else is a way in. What is absent is the invariant: this crate decides nothing and holds no
-//! state. The server turns a request into one [`Call`] for the task that owns the state and sends back what it
-//! answers.
+//! JSON over HTTP/1.1 on a Unix socket. Everything that a command line, a page or the lab asks of a
+//! cluster goes through here; nothing else is a way in. What is absent is the invariant: this crate
+//! decides nothing and holds no state. The server turns a request into one [`Call`] for the task
+//! that owns the state and sends back what it answers.
 //!
 //! ```text
 //! GET  /v1/status              Status           GET  /v1/changes             List<Change>

@@ -1,4 +1,5 @@
-//! What an operator can ask for. Every order becomes a change with a name, a progress and reasons where it waits.
+//! What an operator can ask for. Every order becomes a change with a name, a progress and reasons
+//! where it waits.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,14 +12,16 @@ use crate::error::ApiError;
 pub enum Order {
     /// A node of this name may join: its agent connects by itself. Done when it has joined.
     AddNode { node: String },
-    /// Drains the node's guests, takes the node out of the virtual cluster and lets its agent leave.
+    /// Drains the node's guests, takes the node out of the virtual cluster and lets its agent
+    /// leave.
     RemoveNode {
         node: String,
         /// As of [`Order::DrainGuest`].
         #[serde(default, skip_serializing_if = "Option::is_none")]
         deadline_s: Option<u64>,
     },
-    /// Drains every guest on the node; the guests stay defined. Done when none has a connection left.
+    /// Drains every guest on the node; the guests stay defined. Done when none has a connection
+    /// left.
     DrainNode {
         node: String,
         /// As of [`Order::DrainGuest`].
@@ -29,7 +32,8 @@ pub enum Order {
     UndrainNode { node: String },
     /// Starts a traffic manager of this name on a node and gives it its share of the buckets.
     AddGuest { guest: String, node: String },
-    /// New connections elsewhere, the old ones finish, then the guest has no bucket. It stays defined and running.
+    /// New connections elsewhere, the old ones finish, then the guest has no bucket. It stays
+    /// defined and running.
     DrainGuest {
         guest: String,
         /// Seconds after which the rest is closed, counted and listed; none: as long as they last.
@@ -43,7 +47,8 @@ pub enum Order {
     UndrainGuest { guest: String },
     /// Stops a guest and forgets it. Refused unless it is drained or dead.
     RemoveGuest { guest: String },
-    /// Replaces every traffic manager, keeper and worker, by the program at `program` and carries all connections over.
+    /// Replaces every traffic manager, keeper and worker, by the program at `program` and carries
+    /// all connections over.
     UpgradeTrafficManagers {
         /// Absolute path of the program, readable on every node.
         program: String,
@@ -120,7 +125,8 @@ impl Order {
     }
 }
 
-/// Names become folders, namespaces and interfaces: 1 to 32 of a-z, 0-9 and '-', the first one a letter.
+/// Names become folders, namespaces and interfaces: 1 to 32 of a-z, 0-9 and '-', the first one a
+/// letter.
 pub fn check_name(field: &str, name: &str) -> Result<(), ApiError> {
     let first_is_letter = name.starts_with(|c: char| c.is_ascii_lowercase());
     let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';

@@ -1,7 +1,8 @@
 //! The objects that the API shows. Plain values: whoever fills them in decides, nobody here does.
 //!
-//! Names of kinds and states are kebab-case words. A reader accepts fields that it does not know, so that fields can be
-//! added; a number that is not known is absent (`null`), never 0. Times are microseconds since 1970, UTC.
+//! Names of kinds and states are kebab-case words. A reader accepts fields that it does not know,
+//! so that fields can be added; a number that is not known is absent (`null`), never 0. Times are
+//! microseconds since 1970, UTC.
 
 use std::collections::BTreeMap;
 
@@ -87,7 +88,8 @@ pub struct Node {
 pub enum GuestPhase {
     /// Ordered; its node is starting it.
     Starting,
-    /// Its ingress has the table and its traffic manager listens; it serves its share or is being given it.
+    /// Its ingress has the table and its traffic manager listens; it serves its share or is being
+    /// given it.
     Serving,
     /// New connections go elsewhere, it still holds some.
     Draining,
@@ -118,7 +120,8 @@ pub struct Guest {
     pub program: Option<String>,
     /// Digest of the ingress program that is attached; none while there is none.
     pub ingress_program: Option<String>,
-    /// Process ids on the node, for operators and tests: ingress, keeper, workers. None where unknown.
+    /// Process ids on the node, for operators and tests: ingress, keeper, workers. None where
+    /// unknown.
     pub ingress_pid: Option<u32>,
     pub keeper_pid: Option<u32>,
     #[serde(default)]

@@ -1,6 +1,8 @@
-//! The routes. Every request becomes one [`Call`] to the task that owns the state; who it is was checked before.
+//! The routes. Every request becomes one [`Call`] to the task that owns the state; who it is was
+//! checked before.
 //!
-//! The socket is for this user and root: anybody else's connection is closed before a byte of it is read.
+//! The socket is for this user and root: anybody else's connection is closed before a byte of it is
+//! read.
 
 use std::io;
 use std::time::Duration;

@@ -1,4 +1,5 @@
-//! The Rust side of `c/abi.h`: constants made by the build script, structs from the objects' type information.
+//! The Rust side of `c/abi.h`: constants made by the build script, structs from the objects' type
+//! information.
 
 include!(concat!(env!("OUT_DIR"), "/abi.rs"));
 

@@ -1,4 +1,5 @@
-//! IPv4 addresses of a role: a hash map that has all of them, and before it an array in which most are found at once.
+//! IPv4 addresses of a role: a hash map that has all of them, and before it an array in which most
+//! are found at once.
 
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -35,7 +35,8 @@ impl CounterTable {
         let mut values = vec![0u64; self.cores];
         for (key, name) in self.names.iter().enumerate() {
             let key = key as u32;
-            // SAFETY: the key is 4 bytes, and the kernel writes 8 bytes for each possible core, which is our room.
+            // SAFETY: the key is 4 bytes, and the kernel writes 8 bytes for each possible core,
+            // which is our room.
             let result = unsafe {
                 libbpf_sys::bpf_map_lookup_elem(
                     self.fd.as_raw_fd(),

@@ -76,7 +76,8 @@ pub struct GuestPort {
 
 /// Programs and tables of a node's director.
 ///
-/// All methods but those that attach take effect for the next packet. One process changes a director's tables.
+/// All methods but those that attach take effect for the next packet. One process changes a
+/// director's tables.
 #[derive(Debug)]
 pub struct Director {
     clusters: Mapped,
@@ -102,8 +103,8 @@ const CLUSTER_IDS: usize = 2;
 const CLUSTER_MARKS: usize = 3;
 
 impl Director {
-    /// Loads the programs, with the tables that are pinned in `pins` or with new ones. `pins` is a folder in any
-    /// mounted bpf file system; the director uses `pins/director`.
+    /// Loads the programs, with the tables that are pinned in `pins` or with new ones. `pins` is a
+    /// folder in any mounted bpf file system; the director uses `pins/director`.
     pub fn open(pins: &Path) -> Result<Self> {
         let pinned = Pinned::open(pins, "director", abi::DIRECTOR_LAYOUT, abi::DIRECTOR_OBJECT)?;
         pinned.pin_programs()?;
@@ -156,8 +157,9 @@ impl Director {
         self.uplinks.attached()
     }
 
-    /// Watches what a guest sends: the interface is the node's side of the guest's veth or tap. Other guests may
-    /// forward to the guest's address from now on; nobody outside may use it as a source.
+    /// Watches what a guest sends: the interface is the node's side of the guest's veth or tap.
+    /// Other guests may forward to the guest's address from now on; nobody outside may use it as a
+    /// source.
     pub fn attach_port(&self, ifindex: u32, port: &GuestPort) -> Result<AttachMode> {
         let entry = hl_port {
             address: in6(port.address),
@@ -185,8 +187,8 @@ impl Director {
         self.guest_ports.attached()
     }
 
-    /// Puts this process's programs behind all links, each at once, and removes tables of other layouts. Fill the
-    /// tables first if [`Self::adoption`] is not [`Adoption::Adopted`].
+    /// Puts this process's programs behind all links, each at once, and removes tables of other
+    /// layouts. Fill the tables first if [`Self::adoption`] is not [`Adoption::Adopted`].
     pub fn replace_program(&mut self) -> Result<()> {
         self.uplinks.replace()?;
         self.guest_ports.replace()?;
@@ -195,7 +197,8 @@ impl Director {
         Ok(())
     }
 
-    /// Adds a virtual cluster, or changes its key or this director's number. A key changes never while flows live.
+    /// Adds a virtual cluster, or changes its key or this director's number. A key changes never
+    /// while flows live.
     pub fn set_cluster(&self, vni: Vni, key: FlowKey, director: NonZeroU16) -> Result<()> {
         let index = match self.index(vni) {
             Ok(index) => index,
@@ -321,8 +324,8 @@ impl Director {
         Ok(Row::from_word(word).unwrap_or(Row::NONE))
     }
 
-    /// Returns when no packet is under way any more that may have read a row, a mark or a hop replaced before the
-    /// call. Some milliseconds.
+    /// Returns when no packet is under way any more that may have read a row, a mark or a hop
+    /// replaced before the call. Some milliseconds.
     pub fn barrier(&self) -> Result<()> {
         self.grace.wait()
     }
@@ -354,13 +357,15 @@ impl Director {
         Ok(marks.is_set(slot.number()))
     }
 
-    /// Makes the time of the last packet to a guest be kept. Costs a clock reading per packet to it.
+    /// Makes the time of the last packet to a guest be kept. Costs a clock reading per packet to
+    /// it.
     pub fn set_watched(&self, vni: Vni, slot: GuestSlot, is_watched: bool) -> Result<()> {
         self.guests.set_watched(self.entry(vni, slot)?, is_watched);
         Ok(())
     }
 
-    /// When the last packet was sent to a watched guest: nanoseconds of `CLOCK_BOOTTIME`; `None`: none yet.
+    /// When the last packet was sent to a watched guest: nanoseconds of `CLOCK_BOOTTIME`; `None`:
+    /// none yet.
     pub fn last_sent_ns(&self, vni: Vni, slot: GuestSlot) -> Result<Option<u64>> {
         let time = self
             .last_sent
@@ -369,8 +374,8 @@ impl Director {
         Ok((time != 0).then_some(time))
     }
 
-    /// Lets a node or guest elsewhere send Geneve through the uplinks, and guests here forward to it. All others'
-    /// is dropped.
+    /// Lets a node or guest elsewhere send Geneve through the uplinks, and guests here forward to
+    /// it. All others' is dropped.
     pub fn add_member(&self, address: IpAddr) -> Result<()> {
         self.members.set(in6(address), abi::MEMBER_ELSEWHERE as u32)
     }
@@ -380,7 +385,8 @@ impl Director {
         self.members.remove(in6(address))
     }
 
-    /// Members elsewhere: guests of this node, which are members by their ports, are not among them.
+    /// Members elsewhere: guests of this node, which are members by their ports, are not among
+    /// them.
     pub fn members(&self) -> Result<Vec<IpAddr>> {
         let entries = self.members.entries()?.into_iter();
         Ok(entries
@@ -404,7 +410,8 @@ impl Director {
         run(self.uplinks.program(), packet, 1)
     }
 
-    /// Runs the ports' program on a packet. It comes from the loopback interface of this namespace, index 1.
+    /// Runs the ports' program on a packet. It comes from the loopback interface of this namespace,
+    /// index 1.
     pub fn run_port(&self, packet: &[u8]) -> Result<Run> {
         run(self.guest_ports.program(), packet, 1)
     }

@@ -1,9 +1,10 @@
 //! Waiting until no packet is under way that may have read what was just replaced.
 //!
-//! A program runs within an RCU read section. The kernel waits for all such sections that run when it changes the
-//! entry of a map of maps, before the system call returns, because it is documented to do so for just this use; so a
-//! tiny map of maps whose only entry is written again is a barrier. (`membarrier` waits likewise today, but refuses on
-//! kernels with tickless cores, and promises less.) It takes some milliseconds, so one barrier ends many changes.
+//! A program runs within an RCU read section. The kernel waits for all such sections that run when
+//! it changes the entry of a map of maps, before the system call returns, because it is documented
+//! to do so for just this use; so a tiny map of maps whose only entry is written again is a
+//! barrier. (`membarrier` waits likewise today, but refuses on kernels with tickless cores, and
+//! promises less.) It takes some milliseconds, so one barrier ends many changes.
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};

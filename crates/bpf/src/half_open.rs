@@ -1,7 +1,8 @@
 //! Half-open entries and SYN cookies: what the kernel tells only over netlink and `/proc`.
 //!
-//! A duplicate SYN leaves an entry that nobody will ever complete, and that holds a settle up for a minute. The kernel
-//! removes one without sending anything if it is asked through `SOCK_DESTROY`, which needs `tcp_diag`.
+//! A duplicate SYN leaves an entry that nobody will ever complete, and that holds a settle up for a
+//! minute. The kernel removes one without sending anything if it is asked through `SOCK_DESTROY`,
+//! which needs `tcp_diag`.
 
 use std::fs;
 use std::io;
@@ -44,8 +45,8 @@ fn remove_all(flows: &[Flow]) -> io::Result<usize> {
     )?;
     let mut removed = 0;
     for flow in flows {
-        // The kernel falls back to the listener if there is no entry. So it is asked first what it has, and what it
-        // then removes is named by the cookie: never the listener.
+        // The kernel falls back to the listener if there is no entry. So it is asked first what it
+        // has, and what it then removes is named by the cookie: never the listener.
         let Some(cookie) = half_open_cookie(&socket, flow)? else {
             continue;
         };

@@ -1,8 +1,8 @@
 //! Next hops: where a packet to a guest goes.
 //!
-//! A guest word names a hop by its number. A hop is written once, before a word names it; a change takes another free
-//! hop and stores the new number, and the old hop is free again after a barrier. So a packet sees the old hop or the
-//! new one, never a mixture.
+//! A guest word names a hop by its number. A hop is written once, before a word names it; a change
+//! takes another free hop and stores the new number, and the old hop is free again after a barrier.
+//! So a packet sees the old hop or the new one, never a mixture.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::OwnedFd;
@@ -28,7 +28,8 @@ pub struct Hop {
     pub source_mac: [u8; 6],
     /// The interface where it leaves; `None`: where it came in.
     pub ifindex: Option<u32>,
-    /// The largest outer packet that the way takes; `None`: not checked. What is larger is counted and dropped.
+    /// The largest outer packet that the way takes; `None`: not checked. What is larger is counted
+    /// and dropped.
     pub mtu: Option<u16>,
 }
 
@@ -44,7 +45,8 @@ impl Hop {
             }
             _ => return Err(Error::MixedFamilies),
         };
-        // Sums are of 16-bit words as they stand in memory, so the machine's byte order does not matter.
+        // Sums are of 16-bit words as they stand in memory, so the machine's byte order does not
+        // matter.
         let halves = |word: &u32| (word & 0xffff) + (word >> 16);
         let wire = |word: u64| u32::from((word as u16).to_be());
         let addresses: u32 = source.iter().chain(&destination).map(halves).sum();
@@ -145,7 +147,8 @@ impl HopTable {
         let hop = hop.to_entry(vni)?;
         let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
         let word = self.words.at(entry).load(Ordering::Acquire);
-        // SAFETY: the struct is made of integers without padding, 64 bytes in all (see the layout test).
+        // SAFETY: the struct is made of integers without padding, 64 bytes in all (see the layout
+        // test).
         let new: [u64; HOP_WORDS] = unsafe { std::mem::transmute(hop) };
         let old = (word & abi::GUEST_HOP_MASK) as usize;
         if old != 0 && self.hops.read::<HOP_WORDS>(old) == new {

@@ -38,11 +38,12 @@ pub struct Identity {
 /// What the guest's kernel holds, by bucket, and what it may have promised beyond.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct LiveCounts {
-    /// Sockets per bucket: half-open, in an accept queue, established to last-ACK, orphans. Buckets with none are
-    /// left out.
+    /// Sockets per bucket: half-open, in an accept queue, established to last-ACK, orphans. Buckets
+    /// with none are left out.
     pub buckets: BTreeMap<Bucket, u64>,
-    /// SYN cookies that this namespace has sent since it was made. If the number rises between two counts, any
-    /// bucket may hold a cookie for two minutes, which is as long as the kernel takes one.
+    /// SYN cookies that this namespace has sent since it was made. If the number rises between two
+    /// counts, any bucket may hold a cookie for two minutes, which is as long as the kernel takes
+    /// one.
     pub cookies_sent: u64,
 }
 
@@ -82,8 +83,9 @@ const SELF_IDS: usize = 3;
 const SELF_MARKS: usize = 4;
 
 impl Ingress {
-    /// Loads the program, with the tables that are pinned in `pins` or with new ones. `pins` is a folder in any
-    /// mounted bpf file system; the ingress uses `pins/ingress`. Tables of another identity are refused.
+    /// Loads the program, with the tables that are pinned in `pins` or with new ones. `pins` is a
+    /// folder in any mounted bpf file system; the ingress uses `pins/ingress`. Tables of another
+    /// identity are refused.
     pub fn open(pins: &Path, identity: Identity) -> Result<Self> {
         let pinned = Pinned::open(pins, "ingress", abi::INGRESS_LAYOUT, abi::INGRESS_OBJECT)?;
         pinned.pin_programs()?;
@@ -121,7 +123,8 @@ impl Ingress {
         self.identity
     }
 
-    /// Steers what comes in at the guest's interface. A link that is there is kept, with its program.
+    /// Steers what comes in at the guest's interface. A link that is there is kept, with its
+    /// program.
     pub fn attach(&self, ifindex: u32) -> Result<AttachMode> {
         self.links.attach(ifindex)
     }
@@ -135,8 +138,8 @@ impl Ingress {
         self.links.attached()
     }
 
-    /// Puts this process's program behind the link at once, and removes tables of other layouts. Fill the tables
-    /// first if [`Self::adoption`] is not [`Adoption::Adopted`].
+    /// Puts this process's program behind the link at once, and removes tables of other layouts.
+    /// Fill the tables first if [`Self::adoption`] is not [`Adoption::Adopted`].
     pub fn replace_program(&mut self) -> Result<()> {
         self.links.replace()?;
         self.pinned.remove_other_layouts()?;
@@ -206,8 +209,8 @@ impl Ingress {
         Row::from_word(word).unwrap_or(Row::NONE)
     }
 
-    /// Returns when no packet is under way any more that may have read a row, a mark or a hop replaced before the
-    /// call. Some milliseconds.
+    /// Returns when no packet is under way any more that may have read a row, a mark or a hop
+    /// replaced before the call. Some milliseconds.
     pub fn barrier(&self) -> Result<()> {
         self.grace.wait()
     }
@@ -230,7 +233,8 @@ impl Ingress {
         self.peers.hop(usize::from(slot.number()))
     }
 
-    /// Marks a guest as believed dead: a new stamp puts it last. A guest never believes that of itself.
+    /// Marks a guest as believed dead: a new stamp puts it last. A guest never believes that of
+    /// itself.
     pub fn set_dead(&self, slot: GuestSlot, is_dead: bool) {
         Marks::new(&self.me, 0, SELF_MARKS).set(slot.number(), is_dead);
     }
@@ -239,7 +243,8 @@ impl Ingress {
         Marks::new(&self.me, 0, SELF_MARKS).is_set(slot.number())
     }
 
-    /// Lets the stack answer unknown packets until then: nanoseconds of `CLOCK_BOOTTIME`; 0 takes the right away.
+    /// Lets the stack answer unknown packets until then: nanoseconds of `CLOCK_BOOTTIME`; 0 takes
+    /// the right away.
     pub fn set_lease(&self, until_ns: u64) {
         self.me
             .word(0, SELF_LEASE)
@@ -250,7 +255,8 @@ impl Ingress {
         self.me.word(0, SELF_LEASE).load(Ordering::Acquire)
     }
 
-    /// Counts what the kernel of the calling thread's network namespace holds of this virtual cluster's addresses.
+    /// Counts what the kernel of the calling thread's network namespace holds of this virtual
+    /// cluster's addresses.
     pub fn live_counts(&self) -> Result<LiveCounts> {
         let live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
         for bucket in 0..live.len() {
@@ -276,7 +282,8 @@ impl Ingress {
         numbers.filter_map(NonZeroU16::new).collect()
     }
 
-    /// Per director, how many packets came with a stamp of it older than this guest's row, since the tables were made.
+    /// Per director, how many packets came with a stamp of it older than this guest's row, since
+    /// the tables were made.
     pub fn stale_stamps(&self) -> BTreeMap<NonZeroU16, u64> {
         let numbers = (1..=u16::MAX).filter_map(|number| {
             let count = self
@@ -288,8 +295,9 @@ impl Ingress {
         numbers.collect()
     }
 
-    /// Removes the half-open entries of these flows from the kernel of the calling thread's network namespace, without
-    /// a packet going out. Flows are as their clients send them. How many there were; other sockets stay.
+    /// Removes the half-open entries of these flows from the kernel of the calling thread's network
+    /// namespace, without a packet going out. Flows are as their clients send them. How many there
+    /// were; other sockets stay.
     pub fn remove_half_open(&self, flows: &[Flow]) -> Result<usize> {
         half_open::remove(flows)
     }
@@ -298,7 +306,8 @@ impl Ingress {
         self.counters.read()
     }
 
-    /// Runs the ingress on a packet, without an interface, in the calling thread's network namespace.
+    /// Runs the ingress on a packet, without an interface, in the calling thread's network
+    /// namespace.
     pub fn run(&self, packet: &[u8]) -> Result<Run> {
         run(self.links.program(), packet, 1)
     }

@@ -1,14 +1,16 @@
 //! Director and ingress: C sources, the ABI header that they share with us, and the loader.
 //!
-//! [`Director`] owns the programs and tables of a node, [`Ingress`] those of a guest; [`attach_pass`] gives a peer the
-//! program without which a veth loses what is transmitted to it. Everything is pinned in a folder that the caller
-//! names, so packets keep flowing while nobody runs this code, and the next process adopts what is there.
+//! [`Director`] owns the programs and tables of a node, [`Ingress`] those of a guest;
+//! [`attach_pass`] gives a peer the program without which a veth loses what is transmitted to it.
+//! Everything is pinned in a folder that the caller names, so packets keep flowing while nobody
+//! runs this code, and the next process adopts what is there.
 //!
-//! Invariants: no type of the BPF library is public; rows and marks are changed by plain atomic stores into mapped
-//! arrays, so no reader sees half of one; an entry that a packet may be reading is never changed in place, a new one
-//! is written and its number stored.
+//! Invariants: no type of the BPF library is public; rows and marks are changed by plain atomic
+//! stores into mapped arrays, so no reader sees half of one; an entry that a packet may be reading
+//! is never changed in place, a new one is written and its number stored.
 //!
-//! Not here: who decides rows (`hitless-core`), who keeps next hops fresh (`hitless-net`), UDP, moves between hosts.
+//! Not here: who decides rows (`hitless-core`), who keeps next hops fresh (`hitless-net`), UDP,
+//! moves between hosts.
 
 mod abi;
 mod address;

@@ -1,4 +1,5 @@
-//! Links: which program the packets of an interface run through. Pinned, so that they outlive us, and replaced whole.
+//! Links: which program the packets of an interface run through. Pinned, so that they outlive us,
+//! and replaced whole.
 //!
 //! Interfaces are named by their index in the network namespace of the calling thread.
 
@@ -67,7 +68,8 @@ impl Links {
     pub(crate) fn detach(&self, ifindex: u32) -> Result<bool> {
         let path = self.path(ifindex);
         let is_there = path.exists();
-        // The link may be held open by a process that is being replaced; without this it would live on with it.
+        // The link may be held open by a process that is being replaced; without this it would live
+        // on with it.
         if let Ok(link) = open(&path) {
             // SAFETY: a call with a descriptor that lives until it returns.
             unsafe { libbpf_sys::bpf_link_detach(link.as_raw_fd()) };
@@ -86,7 +88,8 @@ impl Links {
         Ok(attached)
     }
 
-    /// Puts the program of this process behind every link: each packet runs through the old one or the new one.
+    /// Puts the program of this process behind every link: each packet runs through the old one or
+    /// the new one.
     pub(crate) fn replace(&self) -> Result<()> {
         for (path, ifindex) in self.pinned()? {
             if live_index(&path) != Some(ifindex) {
@@ -210,7 +213,8 @@ fn open(path: &Path) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// The interface of the link pinned at `path`; `None` if there is no link, or its interface is gone.
+/// The interface of the link pinned at `path`; `None` if there is no link, or its interface is
+/// gone.
 fn live_index(path: &Path) -> Option<u32> {
     let link = open(path).ok()?;
     // SAFETY: a struct of integers and unions of them.

@@ -88,7 +88,8 @@ impl<K: Plain, V: Plain> HashMap<K, V> {
             let from = before
                 .as_ref()
                 .map_or(std::ptr::null(), |key| &raw const *key);
-            // SAFETY: both pointers are null or to keys of the map's size, and live until the call returns.
+            // SAFETY: both pointers are null or to keys of the map's size, and live until the call
+            // returns.
             let result = unsafe {
                 libbpf_sys::bpf_map_get_next_key(
                     self.fd.as_raw_fd(),

@@ -1,7 +1,7 @@
 //! Arrays of the kernel that lie in our memory: rows, marks, guest words.
 //!
-//! Every access of ours is an atomic one to an aligned 64-bit word, as are the programs', so that nobody sees half of
-//! one. Structs are written word by word while no packet can reach them.
+//! Every access of ours is an atomic one to an aligned 64-bit word, as are the programs', so that
+//! nobody sees half of one. Structs are written word by word while no packet can reach them.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::ptr::NonNull;
@@ -36,7 +36,8 @@ impl Mapped {
     ) -> Result<Self> {
         assert_eq!(entry_bytes % 8, 0, "the kernel strides entries by 8 bytes");
         let entries = entries as usize;
-        // SAFETY: a new mapping at an address of the kernel's choice. Its length is rounded up to pages by both sides.
+        // SAFETY: a new mapping at an address of the kernel's choice. Its length is rounded up to
+        // pages by both sides.
         let base = unsafe {
             mmap(
                 std::ptr::null_mut(),
@@ -64,7 +65,8 @@ impl Mapped {
     /// Word `word` of entry `entry`.
     pub(crate) fn word(&self, entry: usize, word: usize) -> &AtomicU64 {
         assert!(entry < self.entries && word < self.words_per_entry);
-        // SAFETY: within the mapping, as just checked; aligned, since the mapping is by pages; alive as long as self.
+        // SAFETY: within the mapping, as just checked; aligned, since the mapping is by pages;
+        // alive as long as self.
         unsafe { self.base.add(entry * self.words_per_entry + word).as_ref() }
     }
 
@@ -118,8 +120,8 @@ impl<'a> Marks<'a> {
         Self { map, entry, first }
     }
 
-    /// Sets or clears a mark. The count is only a hint for packets to look at the bits: it is raised before a bit is
-    /// set and lowered after one was cleared.
+    /// Sets or clears a mark. The count is only a hint for packets to look at the bits: it is
+    /// raised before a bit is set and lowered after one was cleared.
     pub(crate) fn set(&self, slot: u16, is_dead: bool) {
         let bits = self
             .map

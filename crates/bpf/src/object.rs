@@ -1,7 +1,8 @@
 //! Loading an object with its maps pinned, or adopting the maps that an earlier process pinned.
 //!
-//! A role's folder holds one folder per layout of its tables and `links`. Programs are loaded anew by every process,
-//! against the pinned maps; what packets run through is the program behind the pinned link, until it is replaced.
+//! A role's folder holds one folder per layout of its tables and `links`. Programs are loaded anew
+//! by every process, against the pinned maps; what packets run through is the program behind the
+//! pinned link, until it is replaced.
 
 use std::fs;
 use std::io;
@@ -20,8 +21,8 @@ pub enum Adoption {
     Fresh,
     /// Tables of this layout: they are in use as they were left.
     Adopted,
-    /// Only tables of another layout. These here are new and empty: fill them, then call `replace_program`, which
-    /// switches the links and removes the others.
+    /// Only tables of another layout. These here are new and empty: fill them, then call
+    /// `replace_program`, which switches the links and removes the others.
     NewLayout,
 }
 
@@ -73,7 +74,8 @@ impl Pinned {
             program: name,
             source: io_error(error),
         };
-        // The library keeps pointers into the bytes while it loads, and wants them aligned as allocated memory is.
+        // The library keeps pointers into the bytes while it loads, and wants them aligned as
+        // allocated memory is.
         let bytes = bytes.to_vec();
         let mut open = ObjectBuilder::default()
             .open_memory(&bytes)
@@ -143,7 +145,8 @@ impl Pinned {
         })
     }
 
-    /// Pins the programs of this process in place of those pinned before, so that tools find them by name.
+    /// Pins the programs of this process in place of those pinned before, so that tools find them
+    /// by name.
     pub(crate) fn pin_programs(&self) -> Result<()> {
         for (name, program) in &self.programs {
             pin(program, &self.folder.join("programs").join(name))?;
@@ -166,7 +169,8 @@ impl Pinned {
     }
 }
 
-/// The table that the map `name` is: itself, or the variable of a section of its own. `None` for other sections.
+/// The table that the map `name` is: itself, or the variable of a section of its own. `None` for
+/// other sections.
 fn table(name: &str) -> Option<&str> {
     name.strip_prefix(".bss.")
         .or((!name.starts_with('.')).then_some(name))

@@ -226,7 +226,8 @@ fn random_case(random: &mut Random, flows: &[HeldFlow]) -> Case {
     let payload = vec![random.next() as u8; random.below(60) as usize];
     let frame = packet::tcp(flow, flags, number, &payload);
     let has_right_number = is_right && held_flow.right_number.is_some();
-    // The kernel takes a cookie only from a plain ACK; a half-open entry is compared with anything that has ACK.
+    // The kernel takes a cookie only from a plain ACK; a half-open entry is compared with anything
+    // that has ACK.
     let may_be_right = match held_flow.state {
         State::Cookie => flags == ACK,
         _ => segment == Segment::Ack,

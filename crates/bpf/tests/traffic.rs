@@ -506,7 +506,8 @@ impl Drop for Done<'_> {
     }
 }
 
-/// Why the ingress compares numbers: Linux resets, with just the number that the client expects, and keeps its entry.
+/// Why the ingress compares numbers: Linux resets, with just the number that the client expects,
+/// and keeps its entry.
 #[test]
 fn linux_resets_at_a_wrong_initial_sequence_number_as_root() {
     if !is_root() {

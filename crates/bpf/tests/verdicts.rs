@@ -1,4 +1,5 @@
-//! A fixture for every row of docs/verdicts.md: the row says what happens, the fixture is such a packet. Needs root.
+//! A fixture for every row of docs/verdicts.md: the row says what happens, the fixture is such a
+//! packet. Needs root.
 
 #![allow(clippy::unwrap_used)]
 
@@ -173,7 +174,8 @@ fn cut(mut frame: Vec<u8>, length: usize) -> Vec<u8> {
     frame
 }
 
-/// An IPv6 TCP packet with these bytes as extension headers, the first of kind `kind`; each names the next.
+/// An IPv6 TCP packet with these bytes as extension headers, the first of kind `kind`; each names
+/// the next.
 fn with_extensions(frame: &[u8], kind: u8, extensions: &[u8]) -> Vec<u8> {
     let mut new = frame[..ETHERNET + 40].to_vec();
     new.extend(extensions);

@@ -1,7 +1,8 @@
-//! What connections need to outlive a program: descriptor passing, memory files, kernel byte counters, processes.
+//! What connections need to outlive a program: descriptor passing, memory files, kernel byte
+//! counters, processes.
 //!
-//! All unsafe descriptor code of the traffic manager is here, behind safe functions. Nothing here knows a protocol,
-//! keeps a table or decides anything; keeper and worker do that.
+//! All unsafe descriptor code of the traffic manager is here, behind safe functions. Nothing here
+//! knows a protocol, keeps a table or decides anything; keeper and worker do that.
 
 pub mod memory;
 pub mod message;

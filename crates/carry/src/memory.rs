@@ -35,8 +35,9 @@ pub fn to_bytes(fd: impl AsFd, max: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// A memory file mapped read-write and shared with every process that maps it. All access is atomic: other processes
-/// write it too. Its size never changes (sealed), so a mapping never loses a page.
+/// A memory file mapped read-write and shared with every process that maps it. All access is
+/// atomic: other processes write it too. Its size never changes (sealed), so a mapping never loses
+/// a page.
 pub struct SharedMemory {
     file: OwnedFd,
     base: *mut u8,
@@ -74,8 +75,8 @@ impl SharedMemory {
                 "memory file is empty",
             ));
         }
-        // SAFETY: a fresh mapping at an address of the kernel's choice aliases nothing of ours; the seals keep the
-        // file's size, so no access within `length` can fault.
+        // SAFETY: a fresh mapping at an address of the kernel's choice aliases nothing of ours; the
+        // seals keep the file's size, so no access within `length` can fault.
         let base = unsafe {
             rustix::mm::mmap(
                 core::ptr::null_mut(),
@@ -101,14 +102,15 @@ impl SharedMemory {
         self.length
     }
 
-    /// The aligned 32-bit word at a byte offset. Panics outside the file: offsets are computed, never received.
+    /// The aligned 32-bit word at a byte offset. Panics outside the file: offsets are computed,
+    /// never received.
     pub fn word32(&self, offset: usize) -> &AtomicU32 {
         assert!(
             offset.is_multiple_of(4) && offset + 4 <= self.length,
             "offset lies in the file"
         );
-        // SAFETY: in bounds and aligned (the base is page-aligned); atomics have no invalid bit patterns, and all
-        // processes access the file through atomics.
+        // SAFETY: in bounds and aligned (the base is page-aligned); atomics have no invalid bit
+        // patterns, and all processes access the file through atomics.
         unsafe { AtomicU32::from_ptr(self.base.add(offset).cast()) }
     }
 
@@ -132,8 +134,8 @@ impl SharedMemory {
             offset + size_of::<T>() <= self.length,
             "offset lies in the file"
         );
-        // SAFETY: in bounds and aligned; the caller promises that any bits are a valid `T` and that it is only
-        // accessed atomically.
+        // SAFETY: in bounds and aligned; the caller promises that any bits are a valid `T` and that
+        // it is only accessed atomically.
         unsafe { &*self.base.add(offset).cast::<T>() }
     }
 }

@@ -1,8 +1,9 @@
 //! Packets with descriptors over Unix SEQPACKET sockets.
 //!
-//! A packet is delivered whole or not at all, and its descriptors belong to the kernel from the moment `send` returns:
-//! they survive the sender's death. A packet that arrives with fewer descriptors than were sent (the receiver is at its
-//! descriptor limit: MSG_CTRUNC) is marked, since the kernel has closed the rest.
+//! A packet is delivered whole or not at all, and its descriptors belong to the kernel from the
+//! moment `send` returns: they survive the sender's death. A packet that arrives with fewer
+//! descriptors than were sent (the receiver is at its descriptor limit: MSG_CTRUNC) is marked,
+//! since the kernel has closed the rest.
 
 use core::mem::MaybeUninit;
 use std::io::{self, IoSlice, IoSliceMut};
@@ -28,7 +29,8 @@ pub struct Received {
     pub fds_lost: bool,
 }
 
-/// A connected pair of packet sockets, closed on exec, not blocking; senders choose to wait by [`send`].
+/// A connected pair of packet sockets, closed on exec, not blocking; senders choose to wait by
+/// [`send`].
 pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     let (left, right) = rustix::net::socketpair(
         AddressFamily::UNIX,
@@ -44,7 +46,8 @@ pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok((left, right))
 }
 
-/// Sends one packet. With `wait`, blocks while the socket's buffer is full; without, fails with `WouldBlock`.
+/// Sends one packet. With `wait`, blocks while the socket's buffer is full; without, fails with
+/// `WouldBlock`.
 pub fn send(
     socket: impl AsFd,
     parts: &[&[u8]],
@@ -75,8 +78,8 @@ pub fn send(
     }
 }
 
-/// Receives one packet into `buffer`, appending its descriptors (closed on exec) to `fds`. A packet longer than the
-/// buffer is an error: no packet of ours is.
+/// Receives one packet into `buffer`, appending its descriptors (closed on exec) to `fds`. A packet
+/// longer than the buffer is an error: no packet of ours is.
 pub fn receive(
     socket: impl AsFd,
     buffer: &mut [u8],

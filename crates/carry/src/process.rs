@@ -1,4 +1,5 @@
-//! Processes: a child with one inherited socket, replacing oneself by another program, giving up privileges.
+//! Processes: a child with one inherited socket, replacing oneself by another program, giving up
+//! privileges.
 
 use std::ffi::{CString, OsStr, OsString};
 use std::io;
@@ -10,7 +11,8 @@ use std::process::{Command, Stdio};
 
 use rustix::process::{Pid, PidfdFlags, Resource, Rlimit, Signal, WaitIdOptions};
 
-/// A process that is watched by a descriptor, so that its number cannot be mistaken for a later one's.
+/// A process that is watched by a descriptor, so that its number cannot be mistaken for a later
+/// one's.
 #[derive(Debug)]
 pub struct Watched {
     pub pid: u32,
@@ -62,8 +64,9 @@ impl Watched {
     }
 }
 
-/// The signals by which people and service managers speak to a program. They often go to a whole process group (Ctrl-C)
-/// or control group, but what they mean is for one process to decide: the one that has started the others.
+/// The signals by which people and service managers speak to a program. They often go to a whole
+/// process group (Ctrl-C) or control group, but what they mean is for one process to decide: the
+/// one that has started the others.
 const FOR_THE_PARENT: [libc::c_int; 5] = [
     libc::SIGINT,
     libc::SIGTERM,
@@ -72,9 +75,9 @@ const FOR_THE_PARENT: [libc::c_int; 5] = [
     libc::SIGUSR2,
 ];
 
-/// Starts a program with `link` as its descriptor `link_fd`; standard output and error are inherited, standard input is
-/// empty, and signals that this process blocks are open again, but those that are meant for this process alone
-/// (`FOR_THE_PARENT`) are ignored by the new one.
+/// Starts a program with `link` as its descriptor `link_fd`; standard output and error are
+/// inherited, standard input is empty, and signals that this process blocks are open again, but
+/// those that are meant for this process alone (`FOR_THE_PARENT`) are ignored by the new one.
 pub fn spawn(
     program: &Path,
     args: &[OsString],
@@ -84,7 +87,8 @@ pub fn spawn(
     let mut command = Command::new(program);
     command.args(args).stdin(Stdio::null());
     let raw = link.as_raw_fd();
-    // SAFETY: the closure runs in the child between fork and exec and makes only async-signal-safe system calls.
+    // SAFETY: the closure runs in the child between fork and exec and makes only async-signal-safe
+    // system calls.
     unsafe {
         command.pre_exec(move || {
             if raw == link_fd {
@@ -116,8 +120,9 @@ pub fn spawn(
     Ok(Watched { pid, pidfd })
 }
 
-/// Replaces this process by another program, which inherits exactly the descriptors in `keep` (besides 0, 1 and 2) and
-/// one more environment variable. Returns only if that failed; then `keep` is closed on exec again.
+/// Replaces this process by another program, which inherits exactly the descriptors in `keep`
+/// (besides 0, 1 and 2) and one more environment variable. Returns only if that failed; then `keep`
+/// is closed on exec again.
 pub fn replace(
     program: &Path,
     args: &[OsString],
@@ -147,8 +152,8 @@ fn set_inherited(fds: &[RawFd], inherited: bool) -> io::Result<()> {
     Ok(())
 }
 
-/// Takes ownership of an inherited descriptor by its number, and sets it to close on exec. `None` if no such descriptor
-/// is open.
+/// Takes ownership of an inherited descriptor by its number, and sets it to close on exec. `None`
+/// if no such descriptor is open.
 ///
 /// # Safety
 /// Nothing else in this process owns that descriptor.
@@ -161,14 +166,16 @@ pub unsafe fn inherit(fd: RawFd) -> Option<OwnedFd> {
     Some(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// The link that [`spawn`] gave this process, once: a second call, or a process started otherwise, gets `None`.
+/// The link that [`spawn`] gave this process, once: a second call, or a process started otherwise,
+/// gets `None`.
 pub fn inherited_link(link_fd: RawFd) -> Option<OwnedFd> {
     use std::sync::atomic::{AtomicBool, Ordering};
     static TAKEN: AtomicBool = AtomicBool::new(false);
     if TAKEN.swap(true, Ordering::SeqCst) {
         return None;
     }
-    // SAFETY: the caller does this first in the process, and the flag above keeps a second owner out.
+    // SAFETY: the caller does this first in the process, and the flag above keeps a second owner
+    // out.
     let link = unsafe { inherit(link_fd) }?;
     let kind = rustix::net::sockopt::socket_type(&link).ok();
     if kind == Some(rustix::net::SocketType::SEQPACKET) {
@@ -196,14 +203,15 @@ impl Inheritance {
         if fd <= 2 {
             return None;
         }
-        // SAFETY: the program before kept these for us alone, and the reader of its state asks for each once, before
-        // this process opens descriptors of its own.
+        // SAFETY: the program before kept these for us alone, and the reader of its state asks for
+        // each once, before this process opens descriptors of its own.
         unsafe { inherit(fd) }
     }
 }
 
-/// Gives up everything that a worker does not need: supplementary groups, user, group, new privileges by exec, core
-/// dumps and tracing by others. A process that is not root only gives up the last two.
+/// Gives up everything that a worker does not need: supplementary groups, user, group, new
+/// privileges by exec, core dumps and tracing by others. A process that is not root only gives up
+/// the last two.
 pub fn drop_privileges(user: u32, group: u32) -> io::Result<()> {
     if rustix::process::geteuid().is_root() && user != 0 {
         // SAFETY: plain calls with values; the C library applies them to every thread.
@@ -221,7 +229,8 @@ pub fn drop_privileges(user: u32, group: u32) -> io::Result<()> {
     Ok(())
 }
 
-/// Sets the limit on descriptors: to `limit`, or to the hard limit if none is given or it is above that. Returns it.
+/// Sets the limit on descriptors: to `limit`, or to the hard limit if none is given or it is above
+/// that. Returns it.
 pub fn set_descriptor_limit(limit: Option<u64>) -> io::Result<u64> {
     let now = rustix::process::getrlimit(Resource::Nofile);
     let hard = now.maximum.unwrap_or(u64::MAX);

@@ -10,8 +10,8 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Blocks the signals in this thread (call it before others are made) and opens the descriptor. Signals that were
-    /// sent while the program was replaced stay pending and are read here.
+    /// Blocks the signals in this thread (call it before others are made) and opens the descriptor.
+    /// Signals that were sent while the program was replaced stay pending and are read here.
     pub fn open(signals: &[i32]) -> io::Result<Self> {
         // SAFETY: `set` is initialised by sigemptyset before use, and the calls only read it.
         let fd = unsafe {

@@ -1,8 +1,10 @@
-//! The memory file of a keeper: connection slots, counters and ledgers, shared by keeper and workers.
+//! The memory file of a keeper: connection slots, counters and ledgers, shared by keeper and
+//! workers.
 //!
-//! It outlives every program: what a worker wrote up to the instant of its death is there for the next. One *lane* per
-//! event loop; a lane's part is written by that event loop alone (by two for a moment in a takeover), so that no cache
-//! line is shared on a request's path. The layout has a version; a program that does not know it does not touch the file.
+//! It outlives every program: what a worker wrote up to the instant of its death is there for the
+//! next. One *lane* per event loop; a lane's part is written by that event loop alone (by two for a
+//! moment in a takeover), so that no cache line is shared on a request's path. The layout has a
+//! version; a program that does not know it does not touch the file.
 //!
 //! ```text
 //! page 0          Head
@@ -19,7 +21,8 @@ use crate::memory::SharedMemory;
 pub const LAYOUT: u32 = 1;
 /// Counters of a lane as a whole.
 pub const LANE_COUNTERS: usize = 64;
-/// Virtual servers and members with counters of their own, per lane. Further ones share the first entry.
+/// Virtual servers and members with counters of their own, per lane. Further ones share the first
+/// entry.
 pub const KEYED_PER_LANE: usize = 1024;
 /// Counters of one keyed entry.
 pub const KEYED_COUNTERS: usize = 7;
@@ -108,7 +111,8 @@ pub struct Head {
     pub pauses: AtomicU32,
     pub takeover: [AtomicU64; LEDGER_FIELDS],
     pub crash: [AtomicU64; LEDGER_FIELDS],
-    /// Not 0 while clients are told to close where their protocol can say so: this host is being drained.
+    /// Not 0 while clients are told to close where their protocol can say so: this host is being
+    /// drained.
     pub tells_to_close: AtomicU32,
 }
 
@@ -214,8 +218,9 @@ impl Slots {
         unsafe { self.memory.view(offset) }
     }
 
-    /// The position of a key's counters in a lane, making the entry if there is none: for when a configuration is
-    /// applied, not for each request. A table that is full gives the first entry to all further keys.
+    /// The position of a key's counters in a lane, making the entry if there is none: for when a
+    /// configuration is applied, not for each request. A table that is full gives the first entry
+    /// to all further keys.
     pub fn keyed_index(&self, lane: u32, key: u64) -> usize {
         let key = key.max(1);
         let start = 1 + (key % (KEYED_PER_LANE as u64 - 1)) as usize;
@@ -259,7 +264,8 @@ impl Slot {
         }
     }
 
-    /// Takes a free slot into use; everything of its last use is forgotten. Returns the new generation.
+    /// Takes a free slot into use; everything of its last use is forgotten. Returns the new
+    /// generation.
     pub fn begin(&self, kind: Kind, owner: u32, virtual_server: u64) -> u32 {
         debug_assert_eq!(self.kind(), Some(Kind::Free), "only a free slot is taken");
         let generation = self.generation.load(Ordering::Relaxed).wrapping_add(1);

@@ -14,8 +14,8 @@ pub enum TcpState {
     Closed,
 }
 
-/// How far a connection has come, from the kernel's own counters. They are relative to the end of the handshake of an
-/// accepted connection, and independent of what any program remembers.
+/// How far a connection has come, from the kernel's own counters. They are relative to the end of
+/// the handshake of an accepted connection, and independent of what any program remembers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Progress {
     pub state: TcpState,
@@ -42,7 +42,8 @@ const TCP_CLOSE_WAIT: u8 = 8;
 const TCP_LAST_ACK: u8 = 9;
 const TCP_CLOSING: u8 = 11;
 
-/// Reads the counters until two readings around the queue lengths agree, so that they belong together.
+/// Reads the counters until two readings around the queue lengths agree, so that they belong
+/// together.
 pub fn progress(socket: impl AsFd) -> io::Result<Progress> {
     let socket = socket.as_fd();
     let mut info = tcp_info(socket)?;
@@ -55,7 +56,8 @@ pub fn progress(socket: impl AsFd) -> io::Result<Progress> {
             continue;
         }
         let (state, acked, received) = info;
-        // A FIN counts as one byte received, but is never read; likewise our own, once acknowledged.
+        // A FIN counts as one byte received, but is never read; likewise our own, once
+        // acknowledged.
         let received_fin = matches!(
             state,
             TCP_CLOSE_WAIT | TCP_LAST_ACK | TCP_CLOSING | TCP_TIME_WAIT | TCP_CLOSE

@@ -1,7 +1,8 @@
 //! The real data plane: director and ingress programs of `hitless-bpf`.
 //!
-//! Programs are loaded by each process anew, tables are adopted; replacing loads once more and switches the links. All
-//! calls go through a lock that only a replacement takes for itself, so a lease is written while a scan runs.
+//! Programs are loaded by each process anew, tables are adopted; replacing loads once more and
+//! switches the links. All calls go through a lock that only a replacement takes for itself, so a
+//! lease is written while a scan runs.
 
 mod director;
 mod ingress;
@@ -31,7 +32,8 @@ fn ifindex(name: &str) -> Result<u32, PlaneError> {
     Ok(netlink.link(name).map_err(failed)?.index)
 }
 
-/// The program that runs at an interface, by the kernel's number of it: another one after each replacement.
+/// The program that runs at an interface, by the kernel's number of it: another one after each
+/// replacement.
 fn attached(name: &str, mode: AttachMode) -> Option<AttachedProgram> {
     let link = Netlink::here().ok()?.link(name).ok()?;
     let digest = match (mode, link.native_xdp) {

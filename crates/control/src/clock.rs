@@ -1,4 +1,5 @@
-//! The clock of all machines: `CLOCK_BOOTTIME` in microseconds, the one that the ingress program compares leases with.
+//! The clock of all machines: `CLOCK_BOOTTIME` in microseconds, the one that the ingress program
+//! compares leases with.
 
 use std::time::{Duration, SystemTime};
 

@@ -1,4 +1,5 @@
-//! The driver of `hitless controller`: store, API, links to node agents, and the table's controller machine.
+//! The driver of `hitless controller`: store, API, links to node agents, and the table's controller
+//! machine.
 //!
 //! ```text
 //!  API ──(questions)──┐                                  ┌──> store: records, table
@@ -8,9 +9,10 @@
 //!                             `core::table::controller`, [`cluster`] (orders and changes)
 //! ```
 //!
-//! One loop owns everything. What is wanted is in the store before anybody is told of it; what is seen is told anew by
-//! every agent that links. So it may be killed at any point, and comes back from the store. If another controller
-//! wrote, it reads everything anew. Nobody but the machine makes up a row.
+//! One loop owns everything. What is wanted is in the store before anybody is told of it; what is
+//! seen is told anew by every agent that links. So it may be killed at any point, and comes back
+//! from the store. If another controller wrote, it reads everything anew. Nobody but the machine
+//! makes up a row.
 
 pub mod cluster;
 pub mod records;
@@ -241,8 +243,8 @@ impl Controller {
                     let written =
                         table_store::write(&mut *self.options.store, parent, &header, &pages)?;
                     if written {
-                        // A guest that has a slot now is told so at once. Other writes come by the thousand in a
-                        // change, and a look takes longer than any of them.
+                        // A guest that has a slot now is told so at once. Other writes come by the
+                        // thousand in a change, and a look takes longer than any of them.
                         if self.slots != header.guests {
                             self.look_due = Instant::now();
                         }

@@ -28,7 +28,8 @@ pub fn write_json<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
     write(path, &serde_json::to_vec(value)?)
 }
 
-/// The value in the file. None: there is no such file, or it holds something else, which is said in the log.
+/// The value in the file. None: there is no such file, or it holds something else, which is said in
+/// the log.
 pub fn read_json<T: DeserializeOwned>(path: &Path) -> Option<T> {
     let bytes = fs::read(path).ok()?;
     match serde_json::from_slice(&bytes) {

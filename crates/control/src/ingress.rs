@@ -5,9 +5,9 @@
 //!  directors' agents <─(lease requests, grants over UDP)─┘    └──> plane: lease, beliefs, at once
 //! ```
 //!
-//! One loop owns the machine. What takes its time is done by a worker thread that owns those calls, so that a scan of
-//! many sockets delays no lease. After a kill it comes back by the orders that it kept in a file and the rows that the
-//! plane kept, with or without its agent.
+//! One loop owns the machine. What takes its time is done by a worker thread that owns those calls,
+//! so that a scan of many sockets delays no lease. After a kill it comes back by the orders that it
+//! kept in a file and the rows that the plane kept, with or without its agent.
 //!
 //! Not here: any decision about rows, and any knowledge of BPF.
 
@@ -218,7 +218,8 @@ impl Ingress {
             Event::Replaced(generation, result) => {
                 if let Some(running) = &mut self.running {
                     running.replacing = false;
-                    // A program that could not be replaced is not tried again: the order is answered by the fault.
+                    // A program that could not be replaced is not tried again: the order is
+                    // answered by the fault.
                     running.bpf_generation = generation;
                 }
                 match result {

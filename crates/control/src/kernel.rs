@@ -1,4 +1,5 @@
-//! Which kernel this is: another value after a reboot, and for a network namespace that was made anew.
+//! Which kernel this is: another value after a reboot, and for a network namespace that was made
+//! anew.
 
 use std::hash::Hasher;
 use std::io;

@@ -6,13 +6,14 @@
 //!  notice:   'h' 'l' version 3 | slot 2 | seen 8  | director 2                                | tag 16
 //! ```
 //!
-//! Little-endian. The tag is SipHash-2-4-128 of all bytes before it, keyed by the virtual cluster's key through a
-//! derivation of its own, so that the key of the flow hash is used for one thing only. A replay gains nothing: a
-//! lease runs from the moment that the guest's own clock showed when it asked, and an agent takes no request that is
-//! not newer than the last.
+//! Little-endian. The tag is SipHash-2-4-128 of all bytes before it, keyed by the virtual cluster's
+//! key through a derivation of its own, so that the key of the flow hash is used for one thing
+//! only. A replay gains nothing: a lease runs from the moment that the guest's own clock showed
+//! when it asked, and an agent takes no request that is not newer than the last.
 //!
-//! A notice goes from an agent that saw a guest's end to the other agents: they believe it dead until it asks again. An
-//! agent takes none that is not newer than the last of the same director, by that director's clock.
+//! A notice goes from an agent that saw a guest's end to the other agents: they believe it dead
+//! until it asks again. An agent takes none that is not newer than the last of the same director,
+//! by that director's clock.
 
 use std::hash::Hasher;
 

@@ -5,11 +5,12 @@
 //!                                            └─ none ─> refusal that names both ranges ─> closed
 //! ```
 //!
-//! Each side says in its hello which versions of the link it speaks; both take the highest common one. Messages are
-//! JSON with a binary tail for what comes by the thousand ([`wire::Message`]). Invariants: a queue is bounded, and a
-//! peer that does not empty it loses the link, never the memory of this process; whoever owns a state hears of a link
-//! through one channel, in order, [`LinkEvent::Down`] last; a link lives as long as somebody holds a [`Sender`] of it, so
-//! none is forgotten open. What may be lost with a link is offered again on the next.
+//! Each side says in its hello which versions of the link it speaks; both take the highest common
+//! one. Messages are JSON with a binary tail for what comes by the thousand ([`wire::Message`]).
+//! Invariants: a queue is bounded, and a peer that does not empty it loses the link, never the
+//! memory of this process; whoever owns a state hears of a link through one channel, in order,
+//! [`LinkEvent::Down`] last; a link lives as long as somebody holds a [`Sender`] of it, so none is
+//! forgotten open. What may be lost with a link is offered again on the next.
 //!
 //! Not here: what messages mean, and TLS (links stay on this machine until they have it).
 
@@ -29,7 +30,8 @@ use std::time::Duration;
 use hello::{Hello, HelloError, Protocol};
 use wire::Message;
 
-/// Messages that wait for a slow peer. A whole table is 8 messages of rows for each of 4 guests of a node.
+/// Messages that wait for a slow peer. A whole table is 8 messages of rows for each of 4 guests of
+/// a node.
 const QUEUE_MAX: usize = 1_024;
 /// A peer says hello at once or is none of ours.
 const HELLO_WAIT: Duration = Duration::from_secs(5);
@@ -87,9 +89,10 @@ pub enum LinkEvent<In, Out> {
     },
 }
 
-/// Queues messages to a peer. All copies end the link when one is told to, or when its queue is full. When the last is
-/// dropped, the link ends as soon as what was queued is sent. Whoever owns one declares it behind the channel of its
-/// events: then it is dropped after that, and the end of a link is no reason to dial again.
+/// Queues messages to a peer. All copies end the link when one is told to, or when its queue is
+/// full. When the last is dropped, the link ends as soon as what was queued is sent. Whoever owns
+/// one declares it behind the channel of its events: then it is dropped after that, and the end of
+/// a link is no reason to dial again.
 #[derive(Debug)]
 pub struct Sender<Out> {
     link: LinkId,
@@ -127,7 +130,8 @@ impl<Out> Sender<Out> {
     }
 }
 
-/// Makes a listening socket that only this user may reach; one that a dead process left is replaced.
+/// Makes a listening socket that only this user may reach; one that a dead process left is
+/// replaced.
 pub fn listen(path: &Path) -> io::Result<UnixListener> {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -138,8 +142,8 @@ pub fn listen(path: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-/// Accepts links for ever, each in threads of its own; events go where `deliver` puts them. `deliver` says false when
-/// nobody listens any more.
+/// Accepts links for ever, each in threads of its own; events go where `deliver` puts them.
+/// `deliver` says false when nobody listens any more.
 pub fn accept<In, Out>(
     listener: UnixListener,
     own: Hello,
@@ -167,8 +171,8 @@ pub fn accept<In, Out>(
     spawn("accept", accepting);
 }
 
-/// Keeps a link to `address` for ever: dials again when it ends. Events go where `deliver` puts them; it ends when
-/// `deliver` says false.
+/// Keeps a link to `address` for ever: dials again when it ends. Events go where `deliver` puts
+/// them; it ends when `deliver` says false.
 pub fn keep<In, Out>(
     address: Address,
     own: impl Fn() -> Hello + Send + 'static,
@@ -178,7 +182,8 @@ pub fn keep<In, Out>(
     In: Message,
     Out: Message,
 {
-    /// Dialling a socket on the same machine costs nothing; a controller that comes back shall be seen at once.
+    /// Dialling a socket on the same machine costs nothing; a controller that comes back shall be
+    /// seen at once.
     const AGAIN_AFTER: Duration = Duration::from_millis(100);
     let Address::Unix(path) = address;
     spawn("dial", move || {

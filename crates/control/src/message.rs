@@ -1,8 +1,9 @@
 //! What the links `controller.node` and `node.guest` carry, version 1.
 //!
-//! Two kinds of messages: those of the table's machines, passed through untouched, and orders with reports. Orders are
-//! the whole of what is wanted, sent again whenever it changes and whenever a link opens, so none is ever waited for;
-//! reports are the whole of what is so. A node obeys an order of a newer or equal generation only.
+//! Two kinds of messages: those of the table's machines, passed through untouched, and orders with
+//! reports. Orders are the whole of what is wanted, sent again whenever it changes and whenever a
+//! link opens, so none is ever waited for; reports are the whole of what is so. A node obeys an
+//! order of a newer or equal generation only.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -200,7 +201,8 @@ pub enum ToIngress {
     Table(ToGuest),
 }
 
-/// All that an ingress has to know. It keeps them in a file, so that it comes back without its agent.
+/// All that an ingress has to know. It keeps them in a file, so that it comes back without its
+/// agent.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct IngressOrders {
     pub slot: GuestSlot,

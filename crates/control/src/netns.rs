@@ -1,4 +1,5 @@
-//! Guests in network namespaces, and the ways to those of other nodes: the real parts of a node agent.
+//! Guests in network namespaces, and the ways to those of other nodes: the real parts of a node
+//! agent.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};

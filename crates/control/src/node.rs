@@ -8,13 +8,14 @@
 //!                     <─(rows, orders)── links ──(acknowledgements, counts)──> passed on to the controller
 //! ```
 //!
-//! One loop owns the state. It comes back after a kill by the orders and the trust that it kept in files, the rows that
-//! the plane kept, and the guests that it finds running; nothing of that needs a controller, so leases are granted and
-//! the dead are put last without one.
+//! One loop owns the state. It comes back after a kill by the orders and the trust that it kept in
+//! files, the rows that the plane kept, and the guests that it finds running; nothing of that needs
+//! a controller, so leases are granted and the dead are put last without one.
 //!
-//! Failure paths: an ingress that dies is started again, in the same kernel, with the same slot. A guest whose place is
-//! gone or whose link is down is destroyed for good, and made anew with another boot, which gets another slot. A
-//! controller that is away is waited for; what it wanted last is kept up.
+//! Failure paths: an ingress that dies is started again, in the same kernel, with the same slot. A
+//! guest whose place is gone or whose link is down is destroyed for good, and made anew with
+//! another boot, which gets another slot. A controller that is away is waited for; what it wanted
+//! last is kept up.
 
 mod death;
 pub mod guests;
@@ -292,7 +293,8 @@ impl Node {
             self.tick();
             if self.has_left && self.controller.is_some() {
                 self.report();
-                // The last report is on its way when the socket is empty; a second one costs nothing.
+                // The last report is on its way when the socket is empty; a second one costs
+                // nothing.
                 std::thread::sleep(Duration::from_millis(50));
                 return Ended::Left;
             }
@@ -597,7 +599,8 @@ pub fn forget_other_kernel(run: &Path, kernel: u64) {
     }
 }
 
-/// Turns datagrams into events. A flood fills the queue and is dropped; requests come again in 20 ms.
+/// Turns datagrams into events. A flood fills the queue and is dropped; requests come again in 20
+/// ms.
 fn receive(socket: UdpSocket, events: SyncSender<Event>) {
     std::thread::spawn(move || {
         let mut bytes = vec![0; DATAGRAM_BYTES_MAX];

@@ -1,8 +1,8 @@
 //! What the drivers need of a data plane, so that they can be tested without one.
 //!
-//! The real one is [`crate::bpf`]; what a test uses instead lies with the test. Calls of
-//! `store`, `count`, `set_up` and `replace` may block for the milliseconds of a grace period or a scan, and are made by
-//! one thread; all others return at once, and may be made meanwhile.
+//! The real one is [`crate::bpf`]; what a test uses instead lies with the test. Calls of `store`,
+//! `count`, `set_up` and `replace` may block for the milliseconds of a grace period or a scan, and
+//! are made by one thread; all others return at once, and may be made meanwhile.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -36,7 +36,8 @@ pub struct Way {
 
 /// A node's director.
 pub trait DirectorPlane: Send + Sync {
-    /// Takes the identity and the virtual cluster; attaches the uplinks. May be repeated with changed VIPs.
+    /// Takes the identity and the virtual cluster; attaches the uplinks. May be repeated with
+    /// changed VIPs.
     fn set_up(&self, director: DirectorId, cluster: &Cluster) -> Result<()>;
 
     /// All rows that it directs by: 65,536, or none before [`Self::set_up`].

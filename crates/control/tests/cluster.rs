@@ -1,5 +1,6 @@
-//! Controller, three agents and their guests' ingresses in one process, over real sockets, with data planes in memory:
-//! adding, draining, calling back, killing each role, a guest's death, a node that leaves.
+//! Controller, three agents and their guests' ingresses in one process, over real sockets, with
+//! data planes in memory: adding, draining, calling back, killing each role, a guest's death, a
+//! node that leaves.
 
 #![allow(clippy::unwrap_used, reason = "a test panics where something is wrong")]
 
@@ -491,7 +492,8 @@ impl TestCluster {
         self.until("settled", |status| status.settled);
     }
 
-    /// At rest every director and every guest of a row has the same row, and its owner is one of these.
+    /// At rest every director and every guest of a row has the same row, and its owner is one of
+    /// these.
     fn check_rest(&self, owners: &[&str]) {
         let guests = self.client.guests().unwrap().items;
         let slot = |name: &&str| {

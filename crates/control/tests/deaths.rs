@@ -1,5 +1,5 @@
-//! Two node agents without a controller: a guest's link is cut at one, and the other believes the guest dead, though it
-//! goes on hearing its lease requests.
+//! Two node agents without a controller: a guest's link is cut at one, and the other believes the
+//! guest dead, though it goes on hearing its lease requests.
 
 #![allow(clippy::unwrap_used, reason = "a test panics where something is wrong")]
 
@@ -250,8 +250,8 @@ fn a_death_is_believed_at_once_by_all_agents() {
     drop(probe);
     let agents = [1, 2].map(|number| Agent::start(folder.path(), number, port, guest));
 
-    // What may still be under way when a guest dies, and more: it asks for its lease all the time, so that no silence
-    // makes anybody believe it dead.
+    // What may still be under way when a guest dies, and more: it asks for its lease all the time,
+    // so that no silence makes anybody believe it dead.
     let socket = UdpSocket::bind((address(10), 0)).unwrap();
     let seal = Seal::new(KEY);
     let ask = || {

@@ -1,7 +1,9 @@
-//! The flow hash: which bucket a packet belongs to, and the tag that shows that its sender knows the key.
+//! The flow hash: which bucket a packet belongs to, and the tag that shows that its sender knows
+//! the key.
 //!
-//! The layout of the hashed bytes is part of the wire format (`docs/adr/0001-row-and-option-layout.md`): director,
-//! ingress, socket iterator and this module must agree for the life of a virtual cluster.
+//! The layout of the hashed bytes is part of the wire format
+//! (`docs/adr/0001-row-and-option-layout.md`): director, ingress, socket iterator and this module
+//! must agree for the life of a virtual cluster.
 
 use core::hash::Hasher;
 use core::net::IpAddr;
@@ -16,7 +18,8 @@ pub const PROTOCOL_TCP: u8 = 6;
 /// IANA protocol number of UDP.
 pub const PROTOCOL_UDP: u8 = 17;
 
-/// A flow as its client sends it. Both addresses are of one family; IPv4-mapped IPv6 counts as IPv6.
+/// A flow as its client sends it. Both addresses are of one family; IPv4-mapped IPv6 counts as
+/// IPv6.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct Flow {
     pub source: IpAddr,
@@ -27,7 +30,8 @@ pub struct Flow {
     pub protocol: u8,
 }
 
-/// The key of a virtual cluster's hash: 128 bits, one for its life. Never shown: no `Debug` of its content.
+/// The key of a virtual cluster's hash: 128 bits, one for its life. Never shown: no `Debug` of its
+/// content.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FlowKey(pub [u8; 16]);
 
@@ -96,7 +100,8 @@ fn as_v6(address: IpAddr) -> [u8; 16] {
 mod tests {
     use super::*;
 
-    /// The values are fixed for ever: a change of the hash would lose every connection of a running cluster.
+    /// The values are fixed for ever: a change of the hash would lose every connection of a running
+    /// cluster.
     #[test]
     fn hash_is_what_it_always_was() {
         let key = FlowKey(*b"hitless test key");

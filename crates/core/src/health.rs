@@ -1,8 +1,9 @@
 //! Whether a member may be used: three independent columns, and the machine that probes it.
 //!
-//! *Admin* is what the operator wants, *health* what the probes say, *config* whether what runs is what was written.
-//! They are never merged into one; each carries its reason. The machine ([`Prober`]) decides when a probe starts, when
-//! it has taken too long, and when enough results in a row change the health. It does no probing and reads no clock:
+//! *Admin* is what the operator wants, *health* what the probes say, *config* whether what runs is
+//! what was written. They are never merged into one; each carries its reason. The machine
+//! ([`Prober`]) decides when a probe starts, when it has taken too long, and when enough results in
+//! a row change the health. It does no probing and reads no clock:
 //!
 //! ```text
 //!          first good result               `fall` bad results in a row
@@ -12,9 +13,10 @@
 //!    +<------ `rise` good results in a row -----------------------------+
 //! ```
 //!
-//! While nothing is known, probes follow each other ten times as fast, so that a start or a crash is soon over.
-//! Invariants: at most one probe of a member runs at a time, so a member that never answers does not pile up probes; a
-//! result of a probe that was given up is ignored; no single bad result takes a member down unless `fall` is 1.
+//! While nothing is known, probes follow each other ten times as fast, so that a start or a crash
+//! is soon over. Invariants: at most one probe of a member runs at a time, so a member that never
+//! answers does not pile up probes; a result of a probe that was given up is ignored; no single bad
+//! result takes a member down unless `fall` is 1.
 
 use core::fmt;
 

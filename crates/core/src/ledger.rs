@@ -1,11 +1,12 @@
 //! The ledger of a change: what became of each connection that was alive when it began.
 //!
-//! Invariant: every connection has exactly one [`Outcome`], so the outcomes add up to the connections that the change
-//! began with; [`Ledger::check`] says so or says by how much not. Connections that arrive while the change runs are none
-//! of its business. A ledger is a value: several parts of one change (workers, guests) are summed with
-//! [`Ledger::merge`].
+//! Invariant: every connection has exactly one [`Outcome`], so the outcomes add up to the
+//! connections that the change began with; [`Ledger::check`] says so or says by how much not.
+//! Connections that arrive while the change runs are none of its business. A ledger is a value:
+//! several parts of one change (workers, guests) are summed with [`Ledger::merge`].
 //!
-//! What it deliberately does not know: what clients saw. The lab's tally counts that on its own, and shares no code.
+//! What it deliberately does not know: what clients saw. The lab's tally counts that on its own,
+//! and shares no code.
 
 use core::fmt;
 
@@ -204,7 +205,8 @@ impl Ledger {
     }
 }
 
-/// One line, for people: `312 connections: 300 carried (300 by takeover), 12 finished, 0 reset; longest stall 1.2 ms`.
+/// One line, for people: `312 connections: 300 carried (300 by takeover), 12 finished, 0 reset;
+/// longest stall 1.2 ms`.
 impl fmt::Display for Ledger {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let plural = if self.connections == 1 { "" } else { "s" };

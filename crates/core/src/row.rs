@@ -1,8 +1,8 @@
 //! The row: which guests may hold a bucket's connections, in the order in which they are asked.
 //!
-//! A row is one 64-bit word (layout: `docs/adr/0001-row-and-option-layout.md`), so that a table is changed by plain
-//! stores and no reader ever sees half a row. Invariants of every [`Row`]: no guest slot appears twice, and no slot
-//! follows an empty one.
+//! A row is one 64-bit word (layout: `docs/adr/0001-row-and-option-layout.md`), so that a table is
+//! changed by plain stores and no reader ever sees half a row. Invariants of every [`Row`]: no
+//! guest slot appears twice, and no slot follows an empty one.
 
 use core::fmt;
 
@@ -15,7 +15,8 @@ pub const ROW_SLOTS: usize = 4;
 /// Buckets that move together where a virtual cluster owns egress addresses.
 pub const GROUP_BUCKETS: usize = 64;
 
-/// A guest's number in the rows of one virtual cluster: 1 to 4,095. A kernel that comes back gets a new one.
+/// A guest's number in the rows of one virtual cluster: 1 to 4,095. A kernel that comes back gets a
+/// new one.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "u16", into = "u16")]
 pub struct GuestSlot(u16);
@@ -76,8 +77,8 @@ impl Sequence {
         Self(self.0.wrapping_add(1))
     }
 
-    /// Whether this is newer than `other`. Two that are 32,768 apart are not ordered; that never happens, since a
-    /// step waits for all acknowledgements of the one before.
+    /// Whether this is newer than `other`. Two that are 32,768 apart are not ordered; that never
+    /// happens, since a step waits for all acknowledgements of the one before.
     pub const fn is_newer_than(self, other: Self) -> bool {
         let ahead = self.0.wrapping_sub(other.0);
         ahead != 0 && ahead < 0x8000
@@ -145,7 +146,8 @@ impl Row {
         Self::from_word(word)
     }
 
-    /// Reads a word from a table or a packet. `None` if a slot is named twice or follows an empty one.
+    /// Reads a word from a table or a packet. `None` if a slot is named twice or follows an empty
+    /// one.
     pub fn from_word(word: u64) -> Option<Self> {
         let row = Self(word);
         let mut seen_empty = false;

@@ -66,7 +66,8 @@ pub(crate) fn run(options: &Options) -> Result<Exit> {
     })
 }
 
-/// Reads no more than one byte above what is accepted, so that a wrong file name cannot fill the memory.
+/// Reads no more than one byte above what is accepted, so that a wrong file name cannot fill the
+/// memory.
 fn read(file: &Path) -> Result<Vec<u8>> {
     let result = if file == Path::new("-") {
         let limit = bounds::FILE_BYTES_MAX as u64 + 1;

@@ -506,7 +506,8 @@ fn kind_of(which: &Which, name: &str) -> Result<Thing> {
     Err(Failure::new(Exit::Failed, message).into())
 }
 
-/// Follows a change, if asked to: a line that changes on a terminal, a line per change of it when piped.
+/// Follows a change, if asked to: a line that changes on a terminal, a line per change of it when
+/// piped.
 fn follow(client: &BlockingClient, name: &str, watch: &Watch) -> Result<Exit> {
     if !watch.watch {
         output::print(&format!("{name}\n"))?;

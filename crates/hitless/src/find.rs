@@ -1,8 +1,8 @@
 //! Run folders: where a running program's control socket is, and which programs run.
 //!
-//! Each program has a folder of its own. Where nobody names one, it is `serve-PID` in the user's base folder (the process
-//! id stays through upgrades), so several programs can run, and the commands find the one that does. A folder whose
-//! program is gone is removed when it is met.
+//! Each program has a folder of its own. Where nobody names one, it is `serve-PID` in the user's
+//! base folder (the process id stays through upgrades), so several programs can run, and the
+//! commands find the one that does. A folder whose program is gone is removed when it is met.
 
 use std::fs::{DirBuilder, Metadata};
 use std::io;

@@ -1,4 +1,5 @@
-//! `hitless lab`: a whole cluster on one machine, changed under traffic whose every byte is checked.
+//! `hitless lab`: a whole cluster on one machine, changed under traffic whose every byte is
+//! checked.
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -53,7 +54,8 @@ enum Command {
         /// Print one JSON document on standard output, and progress on standard error
         #[arg(long)]
         json: bool,
-        /// Start no cluster: clients go straight to the members, which shows what the lab itself costs
+        /// Start no cluster: clients go straight to the members, which shows what the lab itself
+        /// costs
         #[arg(long)]
         direct: bool,
     },

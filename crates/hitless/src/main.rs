@@ -1,7 +1,8 @@
 //! The one binary of hitless: its subcommands are the roles. Wiring and command line only.
 //!
-//! One module per command or role, each with its options (`Options`) and `run`. A command answers with an [`exit::Exit`]
-//! or an error; an [`exit::Failure`] in it chooses the exit code and says what to do next.
+//! One module per command or role, each with its options (`Options`) and `run`. A command answers
+//! with an [`exit::Exit`] or an error; an [`exit::Failure`] in it chooses the exit code and says
+//! what to do next.
 
 mod check;
 mod cli;

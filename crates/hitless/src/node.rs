@@ -135,7 +135,8 @@ fn provide_bpf_file_system(pins: &Path) -> Result<()> {
         .with_context(|| format!("cannot mount a bpf file system at {shown}"))
 }
 
-/// Leases are renewed every 20 ms: on a busy machine, before others' work. Without the right to, it goes on as it is.
+/// Leases are renewed every 20 ms: on a busy machine, before others' work. Without the right to, it
+/// goes on as it is.
 pub(crate) fn prefer_this_process() {
     const NICE: i32 = -10;
     if rustix::process::setpriority_process(None, NICE).is_err() {

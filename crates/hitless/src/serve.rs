@@ -40,7 +40,8 @@ pub(crate) fn run(options: Options) -> Result<Exit> {
     let run_folder = find::folder_to_start_in(options.run_dir)?;
     let exit = keep(&options.file, &run_folder, &options.engine);
     if is_own_folder {
-        // It is empty or holds a socket that nobody answers on; the next start would remove it otherwise.
+        // It is empty or holds a socket that nobody answers on; the next start would remove it
+        // otherwise.
         let _ = std::fs::remove_dir_all(&run_folder);
     }
     exit
@@ -61,8 +62,9 @@ pub(crate) fn keep(file: &Path, run_folder: &Path, engine: &Engine) -> Result<Ex
     }
 }
 
-/// The path of this program as it was called, so that an upgrade finds what lies there later: a symbolic link that is
-/// pointed at a newer release counts, and so does a file that has taken this one's place already.
+/// The path of this program as it was called, so that an upgrade finds what lies there later: a
+/// symbolic link that is pointed at a newer release counts, and so does a file that has taken this
+/// one's place already.
 fn program() -> Result<PathBuf> {
     let called = std::env::args_os().next().map(PathBuf::from);
     let called = called.unwrap_or_default();

@@ -1,5 +1,5 @@
-//! `hitless tm`: the traffic manager of a guest. The same keeper and worker as `hitless serve`; whoever runs the guest
-//! chooses its run folder, so that it is found there.
+//! `hitless tm`: the traffic manager of a guest. The same keeper and worker as `hitless serve`;
+//! whoever runs the guest chooses its run folder, so that it is found there.
 
 use std::path::PathBuf;
 

@@ -1,7 +1,8 @@
 //! Which build this is.
 
-/// What distinguishes this build from another of the same version: `HITLESS_BUILD` when it was compiled. Setting it to
-/// another value compiles this crate alone again, and gives a second build for trying upgrades.
+/// What distinguishes this build from another of the same version: `HITLESS_BUILD` when it was
+/// compiled. Setting it to another value compiles this crate alone again, and gives a second build
+/// for trying upgrades.
 pub(crate) const BUILD: &str = match option_env!("HITLESS_BUILD") {
     Some(build) => build,
     None => "dev",

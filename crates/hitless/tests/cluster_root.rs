@@ -1,6 +1,6 @@
-//! Two nodes and two guests in network namespaces, with the real programs: connections live on while guests are added
-//! and drained, agents, ingresses and the controller are killed, and packets change their director. Needs root; says
-//! so and passes without.
+//! Two nodes and two guests in network namespaces, with the real programs: connections live on
+//! while guests are added and drained, agents, ingresses and the controller are killed, and packets
+//! change their director. Needs root; says so and passes without.
 
 #![allow(clippy::unwrap_used, reason = "a test panics where something is wrong")]
 
@@ -331,7 +331,8 @@ fn connections_live_through_a_cluster_s_changes_root() {
     });
     bench.direct_by(2);
     goes_on(&bench);
-    // The first guest is drained; its connections live on behind the second chance; it is called back.
+    // The first guest is drained; its connections live on behind the second chance; it is called
+    // back.
     bench
         .api
         .order(&Order::DrainGuest {

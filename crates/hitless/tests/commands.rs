@@ -1,4 +1,5 @@
-//! Commands that need nothing running: `check`, and what the others say when they cannot do their work.
+//! Commands that need nothing running: `check`, and what the others say when they cannot do their
+//! work.
 
 mod terminal;
 

@@ -1,5 +1,5 @@
-//! A small demo with the product: a guest comes, another goes, all traffic managers are upgraded, all workers killed,
-//! under traffic whose every byte is checked.
+//! A small demo with the product: a guest comes, another goes, all traffic managers are upgraded,
+//! all workers killed, under traffic whose every byte is checked.
 //!
 //! Needs root and nginx; says so and passes where one is missing.
 
@@ -8,7 +8,8 @@ use std::process::{Command, Stdio};
 
 const HITLESS: &str = env!("CARGO_BIN_EXE_hitless");
 
-/// The upgrade is to this very build, so that step asks for no other program, only that nothing is lost.
+/// The upgrade is to this very build, so that step asks for no other program, only that nothing is
+/// lost.
 const STEPS: &str = "
 workloads:
   streams: { kind: stream, count: 40, interval_ms: 250, bytes: 300 }

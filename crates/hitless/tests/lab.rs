@@ -1,4 +1,5 @@
-//! The lab without the product: what it builds works, loses nothing by itself, and goes again, also when killed.
+//! The lab without the product: what it builds works, loses nothing by itself, and goes again, also
+//! when killed.
 //!
 //! Needs root and nginx; says so and passes where one is missing.
 

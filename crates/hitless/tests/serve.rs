@@ -73,7 +73,8 @@ fn a_monitor_that_is_never_answered_takes_the_member_out_and_piles_nothing_up() 
     let (web, raw) = (free_address(), free_address());
     let served = user.serve(&site(web, raw, &[one.address, address]));
     wait_for("down", || (served.health(address) == "down").then_some(()));
-    // What waits to be accepted now is all that was opened to it, at most one probe of it still open.
+    // What waits to be accepted now is all that was opened to it, at most one probe of it still
+    // open.
     silent.set_nonblocking(true).unwrap();
     let mut open = 0;
     while let Ok((mut stream, _)) = silent.accept() {

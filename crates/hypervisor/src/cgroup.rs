@@ -1,7 +1,8 @@
 //! A guest's limits as a control group, in either version of the kernel's interface.
 //!
-//! Limits are a help, not a promise: where the machine does not let us set one (no such controller, a container that
-//! may not), the guest runs without it, and the reason is part of what the driver reports.
+//! Limits are a help, not a promise: where the machine does not let us set one (no such controller,
+//! a container that may not), the guest runs without it, and the reason is part of what the driver
+//! reports.
 
 use std::fs;
 use std::io;
@@ -104,7 +105,8 @@ pub(crate) fn create(name: &str, limits: &Limits) -> Cgroup {
     group
 }
 
-/// Removes the control group. It must be empty; what cannot be removed stays, since it holds nothing.
+/// Removes the control group. It must be empty; what cannot be removed stays, since it holds
+/// nothing.
 pub(crate) fn remove(name: &str) {
     for parent in ["", "pids", "memory", "cpu"] {
         let _ = fs::remove_dir(Path::new(ROOT).join(parent).join(OURS).join(name));

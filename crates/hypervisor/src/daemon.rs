@@ -1,8 +1,9 @@
 //! Programs that outlive who started them.
 //!
-//! A daemon is forked twice, so that it is nobody's child, leads a session of its own, and is found again by its pid
-//! file. A pid file holds the process number and the time of its start, in ticks since boot: numbers are used again,
-//! the two together are not. `execve` changes neither, so a program that replaces itself is still the same daemon.
+//! A daemon is forked twice, so that it is nobody's child, leads a session of its own, and is found
+//! again by its pid file. A pid file holds the process number and the time of its start, in ticks
+//! since boot: numbers are used again, the two together are not. `execve` changes neither, so a
+//! program that replaces itself is still the same daemon.
 
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
@@ -29,7 +30,8 @@ impl Process {
     /// The process that has number `pid` now. None if there is none, or only its remains.
     pub fn find(pid: u32) -> Option<Self> {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        // The second field is the name in parentheses, which may hold anything, parentheses included.
+        // The second field is the name in parentheses, which may hold anything, parentheses
+        // included.
         let mut fields = stat.get(stat.rfind(')')? + 1..)?.split_ascii_whitespace();
         let state = fields.next()?;
         if matches!(state, "Z" | "X") {
@@ -107,7 +109,8 @@ impl Process {
             return Ok(None);
         };
         match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
-            // Checked after opening: from here on the handle's process and the number's are the same.
+            // Checked after opening: from here on the handle's process and the number's are the
+            // same.
             Ok(handle) => Ok(self.is_alive().then_some(handle)),
             Err(rustix::io::Errno::SRCH) => Ok(None),
             Err(error) => Err(error.into()),
@@ -133,7 +136,8 @@ pub struct Daemon<'a> {
 }
 
 impl Daemon<'_> {
-    /// Starts it. When this returns, the program runs (its file has been executed) and the pid file is written.
+    /// Starts it. When this returns, the program runs (its file has been executed) and the pid file
+    /// is written.
     pub fn spawn(&self) -> io::Result<Process> {
         let log = OpenOptions::new()
             .append(true)
@@ -161,13 +165,15 @@ impl Daemon<'_> {
         self.namespace.place(&mut command);
         let fork_again = move || {
             for cgroup in &cgroups {
-                // SAFETY: a system call on an open file with a constant buffer. "0" means the writer itself.
+                // SAFETY: a system call on an open file with a constant buffer. "0" means the
+                // writer itself.
                 if unsafe { libc::write(cgroup.as_raw_fd(), c"0".as_ptr().cast(), 1) } != 1 {
                     return Err(io::Error::last_os_error());
                 }
             }
-            // SAFETY: this process has one thread and is about to execute a program; the parent half ends at once by
-            // `_exit`, which runs no destructors, and the child half goes on just as this half would have.
+            // SAFETY: this process has one thread and is about to execute a program; the parent
+            // half ends at once by `_exit`, which runs no destructors, and the child half goes on
+            // just as this half would have.
             match unsafe { libc::fork() } {
                 -1 => Err(io::Error::last_os_error()),
                 0 => {
@@ -179,8 +185,9 @@ impl Daemon<'_> {
                 }
                 child => {
                     let bytes = child.to_ne_bytes();
-                    // SAFETY: a system call on an open pipe with a buffer of the given size, then the end of this
-                    // process. A pid that could not be written is noticed by the reader.
+                    // SAFETY: a system call on an open pipe with a buffer of the given size, then
+                    // the end of this process. A pid that could not be written is noticed by the
+                    // reader.
                     unsafe {
                         libc::write(pid_writer.as_raw_fd(), bytes.as_ptr().cast(), bytes.len());
                         libc::_exit(0);
@@ -188,10 +195,11 @@ impl Daemon<'_> {
                 }
             }
         };
-        // SAFETY: the closure makes only system calls that are allowed between fork and exec, and takes no lock and
-        // no memory.
+        // SAFETY: the closure makes only system calls that are allowed between fork and exec, and
+        // takes no lock and no memory.
         unsafe { command.pre_exec(fork_again) };
-        // Returns when the program has been executed, or with the reason why it could not be, from whichever half.
+        // Returns when the program has been executed, or with the reason why it could not be, from
+        // whichever half.
         let mut half = command.spawn()?;
         // The command holds the closure and with it our copy of the pipe's end.
         drop(command);

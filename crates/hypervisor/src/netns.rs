@@ -1,11 +1,14 @@
-//! The driver `netns`: a guest is a network namespace with a control group, on the node's own kernel.
+//! The driver `netns`: a guest is a network namespace with a control group, on the node's own
+//! kernel.
 //!
-//! On disk, below `run/guests/NAME`: `spec.json`, and for each program `PROGRAM.pid` and `PROGRAM.log`. The guest's end
-//! of its link is called [`GUEST_INTERFACE`]. The node's end has no XDP program yet: without one nothing that the guest's
-//! ingress transmits arrives, so the caller attaches the director's program for guests' ports.
+//! On disk, below `run/guests/NAME`: `spec.json`, and for each program `PROGRAM.pid` and
+//! `PROGRAM.log`. The guest's end of its link is called [`GUEST_INTERFACE`]. The node's end has no
+//! XDP program yet: without one nothing that the guest's ingress transmits arrives, so the caller
+//! attaches the director's program for guests' ports.
 //!
-//! The namespace has a kernel's network state of its own, but it is no machine: a program that is killed has its
-//! sockets closed by a kernel that lives on. So [`Hypervisor::destroy`] pulls the cable first.
+//! The namespace has a kernel's network state of its own, but it is no machine: a program that is
+//! killed has its sockets closed by a kernel that lives on. So [`Hypervisor::destroy`] pulls the
+//! cable first.
 
 use std::fs;
 use std::io;
@@ -25,7 +28,8 @@ mod network;
 
 /// The guest's end of its link.
 pub const GUEST_INTERFACE: &str = "eth0";
-/// How long killed processes may take to disappear: the kernel frees their memory and sockets meanwhile.
+/// How long killed processes may take to disappear: the kernel frees their memory and sockets
+/// meanwhile.
 const GONE_WITHIN: Duration = Duration::from_secs(10);
 /// Marks a process as a program of a guest, with the program's name.
 const PROGRAM_MARK: &str = "HITLESS_GUEST_PROGRAM";
@@ -35,8 +39,8 @@ const PROGRAM_MARK: &str = "HITLESS_GUEST_PROGRAM";
 pub struct NetnsOptions {
     /// The node's folder for what runs; guests are below `guests` in it.
     pub run: PathBuf,
-    /// What the names of guests' namespaces and control groups begin with, such as `hl-LAB-NODE-`. It tells the guests
-    /// of several nodes on one machine apart.
+    /// What the names of guests' namespaces and control groups begin with, such as `hl-LAB-NODE-`.
+    /// It tells the guests of several nodes on one machine apart.
     pub prefix: String,
 }
 
@@ -48,7 +52,8 @@ pub struct NetnsDriver {
 }
 
 impl NetnsDriver {
-    /// Opens the driver for the node whose namespace the calling thread is in, and makes that namespace forward.
+    /// Opens the driver for the node whose namespace the calling thread is in, and makes that
+    /// namespace forward.
     pub fn open(options: NetnsOptions) -> Result<Self> {
         let node = Namespace::current().map_err(Error::Node)?;
         for (setting, value) in [
@@ -97,8 +102,8 @@ impl NetnsDriver {
         fs::rename(&new, &path).map_err(file("write", &path))
     }
 
-    /// The process that runs as `program`. One that was started by an agent that died before it wrote the pid file is
-    /// found by its mark, and gets its pid file now.
+    /// The process that runs as `program`. One that was started by an agent that died before it
+    /// wrote the pid file is found by its mark, and gets its pid file now.
     fn process(&self, name: &GuestName, program: &str, guest: &Namespace) -> Option<Process> {
         let pid_file = self.pid_file(name, program);
         if let Some(process) = Process::from_file(&pid_file) {

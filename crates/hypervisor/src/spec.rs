@@ -72,8 +72,8 @@ pub struct GuestSpec {
     pub gateways: Gateways,
     /// MTU of its link.
     pub mtu: u32,
-    /// Largest segment that it offers to IPv4 clients: the MTU less headers and encapsulation. None: no offer of its
-    /// own.
+    /// Largest segment that it offers to IPv4 clients: the MTU less headers and encapsulation.
+    /// None: no offer of its own.
     pub advertised_mss_v4: Option<u32>,
     /// The same for IPv6.
     pub advertised_mss_v6: Option<u32>,

@@ -198,7 +198,8 @@ fn root_a_guest_lives_on_and_is_found_again() {
         }
     }
 
-    // The agent is gone; another one finds all as it is, starts nothing twice and repairs what is missing.
+    // The agent is gone; another one finds all as it is, starts nothing twice and repairs what is
+    // missing.
     let found = node.driver().list().unwrap();
     assert_eq!(pids(&found[0]), pids(&started));
     assert_eq!(pids(&node.driver().start(&guest).unwrap()), pids(&started));
@@ -228,7 +229,8 @@ fn root_a_guest_lives_on_and_is_found_again() {
         thread::sleep(Duration::from_millis(10));
     }
 
-    // The same again changes nothing; another VIP takes the old one's place under the running guest.
+    // The same again changes nothing; another VIP takes the old one's place under the running
+    // guest.
     let mut changed = spec("a-guest-with-a-long-name");
     assert_eq!(
         pids(&node.driver().create(&changed).unwrap()),

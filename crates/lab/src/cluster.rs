@@ -1,6 +1,7 @@
 //! The cluster in a lab: its roles' processes, and the orders that are given through the API.
 //!
-//! Nothing here knows how the product works; it starts a program by its path, and speaks to the controller's socket.
+//! Nothing here knows how the product works; it starts a program by its path, and speaks to the
+//! controller's socket.
 
 use std::time::{Duration, Instant};
 
@@ -17,7 +18,8 @@ use crate::world::World;
 const START_WITHIN: Duration = Duration::from_secs(30);
 /// How often a state is looked for.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
-/// Only connections hold a change up once it has been so for this long: agents report twice a second.
+/// Only connections hold a change up once it has been so for this long: agents report twice a
+/// second.
 const HELD_FOR: Duration = Duration::from_secs(2);
 
 /// Where node agents find the controller, in its run folder.
@@ -41,8 +43,8 @@ impl Cluster {
         &self.api
     }
 
-    /// Starts controller and node agents, gives the site, nodes and guests, waits until all serve, and announces the
-    /// nodes.
+    /// Starts controller and node agents, gives the site, nodes and guests, waits until all serve,
+    /// and announces the nodes.
     pub fn start(&self, world: &mut World) -> Result<()> {
         start_controller(world)?;
         self.await_controller()?;
@@ -66,8 +68,9 @@ impl Cluster {
         Ok(())
     }
 
-    /// Waits until nothing is under way, or nothing but what waits for clients' own connections to end: endless streams
-    /// keep their rows as they are, and a change of which only that is left is as far as it can be.
+    /// Waits until nothing is under way, or nothing but what waits for clients' own connections to
+    /// end: endless streams keep their rows as they are, and a change of which only that is left is
+    /// as far as it can be.
     pub fn await_rest(&self, within: Duration) -> Result<()> {
         let mut held_since = None;
         await_that(within, || {

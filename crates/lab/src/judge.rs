@@ -47,14 +47,16 @@ pub struct Document {
     pub steps: Vec<StepResult>,
 }
 
-/// What was gathered about a step, next to the clients' report. None is what the step's kind does not have.
+/// What was gathered about a step, next to the clients' report. None is what the step's kind does
+/// not have.
 #[derive(Clone, Debug, Default)]
 pub struct Evidence {
     /// Flows open before and after, and how many of them another director has now.
     pub flows: Option<(u64, u64)>,
     /// Packets that ingresses passed along rows.
     pub forwarded: Option<u64>,
-    /// How long after the takeover the last old worker was gone. None: it was still there at the step's end.
+    /// How long after the takeover the last old worker was gone. None: it was still there at the
+    /// step's end.
     pub old_workers_gone_ms: Option<Option<u64>>,
     /// Whether every director and every guest runs another program than before.
     pub programs_replaced: Option<bool>,

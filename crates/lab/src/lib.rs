@@ -1,8 +1,9 @@
 //! Clusters in namespaces: topologies, workloads, tally and faults.
 //!
-//! The lab starts a hitless binary that is given by its path, and speaks to it through its API only; it links to no
-//! role. Its parts are processes of their own, so that none can hide another's fault: clients ([`client`]), stream
-//! server ([`server`]), the cluster, and the one that makes changes and judges.
+//! The lab starts a hitless binary that is given by its path, and speaks to it through its API
+//! only; it links to no role. Its parts are processes of their own, so that none can hide another's
+//! fault: clients ([`client`]), stream server ([`server`]), the cluster, and the one that makes
+//! changes and judges.
 
 pub mod client;
 pub mod cluster;

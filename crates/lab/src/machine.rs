@@ -1,6 +1,7 @@
 //! Whether the machine has what a lab needs, with figures.
 //!
-//! The figures are upper bounds of what was measured for each part, so that a lab that is accepted also runs.
+//! The figures are upper bounds of what was measured for each part, so that a lab that is accepted
+//! also runs.
 
 use std::fs;
 
@@ -10,7 +11,8 @@ use rustix::process::Resource;
 use crate::topology::Topology;
 
 const MIB: u64 = 1 << 20;
-/// Agent, director's tables (512 KiB of rows per virtual cluster) and the kernel's share of a namespace.
+/// Agent, director's tables (512 KiB of rows per virtual cluster) and the kernel's share of a
+/// namespace.
 const NODE_BYTES: u64 = 48 * MIB;
 /// Ingress, keeper and worker with their memory file, and the namespace.
 const GUEST_BYTES: u64 = 96 * MIB;
@@ -18,7 +20,8 @@ const GUEST_BYTES: u64 = 96 * MIB;
 const BASE_BYTES: u64 = 256 * MIB;
 /// Four sockets' buffers and a slot.
 const CONNECTION_BYTES: u64 = 64 << 10;
-/// Client and member sockets, pipes of a spliced pair, and the keeper's duplicates: the most that one process has.
+/// Client and member sockets, pipes of a spliced pair, and the keeper's duplicates: the most that
+/// one process has.
 const CONNECTION_DESCRIPTORS: u64 = 8;
 const NODE_PROCESSES: u64 = 1;
 /// Ingress, keeper, and two workers during a takeover.

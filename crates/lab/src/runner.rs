@@ -37,8 +37,8 @@ pub fn run(script: &Script, binary: &Path, show: &mut Show) -> Result<Document> 
     })
 }
 
-/// Runs the script's steady steps without a cluster: clients go straight to the members. What is lost then is lost by
-/// the lab.
+/// Runs the script's steady steps without a cluster: clients go straight to the members. What is
+/// lost then is lost by the lab.
 pub fn run_direct(script: &Script, binary: &Path, show: &mut Show) -> Result<Document> {
     for step in &script.steps {
         let pauses = |action: &Action| matches!(action, Action::Pause { .. });
@@ -273,7 +273,8 @@ impl<'a> Runner<'a> {
             .collect())
     }
 
-    /// Bytes that were in the pipes of workers when these were killed, by the traffic managers that found them.
+    /// Bytes that were in the pipes of workers when these were killed, by the traffic managers that
+    /// found them.
     fn bytes_in_pipes(&self) -> Result<u64> {
         let counters = self.cluster.api().counters()?;
         let of = |guest: &hitless_api::IngressCounters| {
@@ -308,8 +309,8 @@ impl<'a> Runner<'a> {
 
     fn settle(&self, deadline: Instant) -> Result<()> {
         let left = || deadline.saturating_duration_since(Instant::now());
-        // Where streams are made to end, whoever leaves has to be rid of them. Kept-alive connections may go on at
-        // guests that stay.
+        // Where streams are made to end, whoever leaves has to be rid of them. Kept-alive
+        // connections may go on at guests that stay.
         if self.streams_end {
             for (change, _) in &self.changes {
                 if LEAVING.iter().any(|kind| change.starts_with(kind)) {
@@ -420,7 +421,8 @@ impl<'a> Runner<'a> {
                 cluster::start_controller(self.world)?;
                 self.cluster.await_controller()?;
             }
-            // As known before the step: agents that were just killed too have not reported them again yet.
+            // As known before the step: agents that were just killed too have not reported them
+            // again yet.
             Action::KillIngresses => {
                 for pid in &before.ingresses {
                     cluster::kill(*pid)?;
@@ -496,7 +498,8 @@ impl<'a> Runner<'a> {
         self.world.announce(node)
     }
 
-    /// How many of the flows that are still open go to another director now; the most of a step counts.
+    /// How many of the flows that are still open go to another director now; the most of a step
+    /// counts.
     fn note_flows(&self, before: &Before, evidence: &mut Evidence) -> Result<()> {
         let flows: Vec<Flow> = before.directors.keys().copied().collect();
         let now = self.world.directors_of(&flows)?;
@@ -526,7 +529,8 @@ impl<'a> Runner<'a> {
         ))
     }
 
-    /// From the death of a guest to the last packet that a director sent to it, by the programs' own times.
+    /// From the death of a guest to the last packet that a director sent to it, by the programs'
+    /// own times.
     fn last_packet_ms(&self, slot: u16, died_ns: u64) -> Result<Option<u64>> {
         let name = format!("last_sent_ns_{slot}");
         let counters = self.cluster.api().counters()?;
@@ -544,7 +548,8 @@ impl<'a> Runner<'a> {
         for node in &announced {
             evidence.is_native &= self.world.has_native_xdp(node)?;
         }
-        // Guests that left take their counters along: what they passed on before is not counted twice.
+        // Guests that left take their counters along: what they passed on before is not counted
+        // twice.
         evidence.forwarded = Some(self.forwarded()?.saturating_sub(before.forwarded));
         let reset = self.cluster.api().ledger()?.reset;
         evidence.ledger_reset = Some(reset.saturating_sub(before.ledger_reset));

@@ -1,4 +1,5 @@
-//! A script: a topology, workloads, and steps that change the cluster under them. docs/reference/lab.md lists all.
+//! A script: a topology, workloads, and steps that change the cluster under them.
+//! docs/reference/lab.md lists all.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -87,7 +88,8 @@ impl StepKind {
         )
     }
 
-    /// A connection of a dead guest that waits for nothing but the server is noticed only by its silence.
+    /// A connection of a dead guest that waits for nothing but the server is noticed only by its
+    /// silence.
     pub const fn lasts_at_least(self) -> Duration {
         match self {
             Self::KillGuest => Duration::from_millis(SILENCE_MS_MAX + 2_000),
@@ -127,7 +129,8 @@ impl StepKind {
     }
 }
 
-/// One thing that a step does. Orders are not waited for; `wait-settled` waits for all that were given.
+/// One thing that a step does. Orders are not waited for; `wait-settled` waits for all that were
+/// given.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Action {
@@ -157,7 +160,8 @@ pub enum Action {
     RemoveNode {
         node: String,
     },
-    /// Withdraws the node, drains it, destroys its namespaces, builds it anew, lets it join and announces it.
+    /// Withdraws the node, drains it, destroys its namespaces, builds it anew, lets it join and
+    /// announces it.
     RebootNode {
         node: String,
     },

@@ -1,7 +1,8 @@
-//! The stream server: a pool member that does what each connection's first frame wishes, and checks every byte.
+//! The stream server: a pool member that does what each connection's first frame wishes, and checks
+//! every byte.
 //!
-//! What it finds wrong it says to the client in a frame, so that the tally, which clients alone make, knows. It counts
-//! nothing itself.
+//! What it finds wrong it says to the client in a frame, so that the tally, which clients alone
+//! make, knows. It counts nothing itself.
 
 use std::io::{self, Read};
 use std::net::{Shutdown, SocketAddr};
@@ -215,8 +216,8 @@ impl Connection {
                 Err(_) => return false,
                 Ok(false) => return true,
                 Ok(true) if writer.has_ended() => {
-                    // All is said. The client closes first where it still may speak, so wait for its end: closing
-                    // with unread bytes would reset what we have sent.
+                    // All is said. The client closes first where it still may speak, so wait for
+                    // its end: closing with unread bytes would reset what we have sent.
                     let _ = self.socket.shutdown(Shutdown::Write);
                     return !self.has_read_all;
                 }

@@ -1,7 +1,7 @@
 //! What a person sees while a script runs, and the table at its end.
 //!
-//! On a terminal the line of the step that runs is written anew; piped, each thing is a line of its own. All of it
-//! goes to standard error if standard output is a document for programs.
+//! On a terminal the line of the step that runs is written anew; piped, each thing is a line of its
+//! own. All of it goes to standard error if standard output is a document for programs.
 
 use std::fs;
 use std::io::{IsTerminal, Write, stderr, stdout};

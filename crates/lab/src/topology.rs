@@ -1,6 +1,7 @@
 //! What a lab consists of, as a user writes it, and where everything gets its address.
 //!
-//! Every address lies in a documentation or private range and exists only inside the lab's own namespaces.
+//! Every address lies in a documentation or private range and exists only inside the lab's own
+//! namespaces.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

@@ -1,9 +1,11 @@
-//! What clients and stream server say to each other: numbered frames whose every byte both ends can foretell.
+//! What clients and stream server say to each other: numbered frames whose every byte both ends can
+//! foretell.
 //!
-//! A frame is a header of 40 bytes and a payload. The header names connection, direction and number, and when the
-//! frame was made; the payload of a message is a piece of an endless pattern that depends on connection, direction
-//! and position. So a byte that is lost, doubled, changed, or of another connection is noticed where it is read. Each
-//! direction ends with a frame that says so; an end without it is no end.
+//! A frame is a header of 40 bytes and a payload. The header names connection, direction and
+//! number, and when the frame was made; the payload of a message is a piece of an endless pattern
+//! that depends on connection, direction and position. So a byte that is lost, doubled, changed, or
+//! of another connection is noticed where it is read. Each direction ends with a frame that says
+//! so; an end without it is no end.
 //!
 //! | bytes | field (little endian) |
 //! | --- | --- |
@@ -118,7 +120,8 @@ pub fn append_pattern(to: &mut Vec<u8>, seed: u64, mut offset: u64, length: usiz
     }
 }
 
-/// The position of the first byte that differs from the pattern of `seed` from `offset` on. None if all are right.
+/// The position of the first byte that differs from the pattern of `seed` from `offset` on. None if
+/// all are right.
 pub fn first_difference(bytes: &[u8], seed: u64, mut offset: u64) -> Option<u64> {
     let mut rest = bytes;
     while !rest.is_empty() {
@@ -297,7 +300,8 @@ impl Reader {
         self.has_ended
     }
 
-    /// Takes bytes as they arrive. The error says what is wrong with them; after it the reader is of no use.
+    /// Takes bytes as they arrive. The error says what is wrong with them; after it the reader is
+    /// of no use.
     pub fn feed(&mut self, mut bytes: &[u8], mut on: impl FnMut(Event)) -> Result<(), String> {
         while !bytes.is_empty() {
             if self.has_ended {

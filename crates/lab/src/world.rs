@@ -5,9 +5,10 @@
 //!                \--- members: web servers, stream server
 //! ```
 //!
-//! All names begin with `hl-ID-` and all files lie in `/run/hitless-lab/ID`, so a lab can be taken down by its id alone,
-//! whatever became of the process that made it. Routes of equal cost are plain ones: a change of the nodes moves flows
-//! between directors, as a switch without resilient hashing does.
+//! All names begin with `hl-ID-` and all files lie in `/run/hitless-lab/ID`, so a lab can be taken
+//! down by its id alone, whatever became of the process that made it. Routes of equal cost are
+//! plain ones: a change of the nodes moves flows between directors, as a switch without resilient
+//! hashing does.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -43,7 +44,8 @@ const MEMBERS: &str = "members";
 pub struct State {
     pub topology: Topology,
     pub binary: PathBuf,
-    /// The process that owns the lab: when it is gone, the lab may be cleaned up. None: it stays until `down`.
+    /// The process that owns the lab: when it is gone, the lab may be cleaned up. None: it stays
+    /// until `down`.
     pub owner: Option<(u32, u64)>,
     /// Number of each node, which its addresses are made of.
     pub numbers: BTreeMap<String, u8>,
@@ -58,8 +60,8 @@ pub struct World {
 }
 
 impl World {
-    /// Builds everything and starts servers and controller; no node agent runs yet. What a dead lab of this id left is
-    /// removed first; a living one is refused.
+    /// Builds everything and starts servers and controller; no node agent runs yet. What a dead lab
+    /// of this id left is removed first; a living one is refused.
     pub fn up(topology: Topology, binary: &Path, owner: Option<Process>) -> Result<Self> {
         topology.check()?;
         ensure!(
@@ -212,8 +214,8 @@ impl World {
             set_offload(namespace, link, Offload::SendChecksum, false)?;
             netlink.set_up(link)?;
         }
-        // What a director transmits back to the router arrives only where a program runs; merged packets would be
-        // too large to forward.
+        // What a director transmits back to the router arrives only where a program runs; merged
+        // packets would be too large to forward.
         attach_pass(&mut at_router, &port)?;
         set_offload(&router, &port, Offload::ReceiveMerge, false)?;
         for (destination, gateway) in [("0.0.0.0/0", spoke.router_v4), ("::/0", spoke.router_v6)] {
@@ -224,8 +226,8 @@ impl World {
         Ok(())
     }
 
-    /// Makes a node's namespace and its link, and the router's way to its guests. No packet of a client goes to it
-    /// before it is announced.
+    /// Makes a node's namespace and its link, and the router's way to its guests. No packet of a
+    /// client goes to it before it is announced.
     pub fn build_node(&mut self, node: &str) -> Result<()> {
         let number = match self.state.numbers.get(node) {
             Some(number) => *number,
@@ -351,7 +353,8 @@ impl World {
             .is_some())
     }
 
-    /// Starts a program in one of the lab's namespaces (None: where the lab itself is), as nobody's child.
+    /// Starts a program in one of the lab's namespaces (None: where the lab itself is), as nobody's
+    /// child.
     pub fn start(
         &self,
         name: &str,
@@ -391,7 +394,8 @@ impl World {
             }
         }
         drop(netlink);
-        // Addresses on loopback are reached through the router only if it knows that they are on this link.
+        // Addresses on loopback are reached through the router only if it knows that they are on
+        // this link.
         let mut router = Netlink::open(&self.namespace(ROUTER)?)?;
         for number in 0..=self.topology().web_servers {
             for (is_v6, gateway) in [
@@ -533,14 +537,15 @@ pub fn reap() -> Result<Vec<String>> {
 /// A guest that was killed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct KilledGuest {
-    /// When it was cut off, on the clock that directors note their packets by: nanoseconds of `CLOCK_BOOTTIME`.
+    /// When it was cut off, on the clock that directors note their packets by: nanoseconds of
+    /// `CLOCK_BOOTTIME`.
     pub at_ns: u64,
     /// Clients' connections that it held then.
     pub held: u64,
 }
 
-/// Takes a guest from the network and kills all that is in it: a machine that lost its power. `pid` is any of its
-/// processes.
+/// Takes a guest from the network and kills all that is in it: a machine that lost its power. `pid`
+/// is any of its processes.
 pub fn kill_guest(pid: u32) -> Result<KilledGuest> {
     let namespace = Namespace::of_process(pid)?;
     let here = Namespace::current()?;
@@ -589,7 +594,8 @@ impl ConnectionTables {
     }
 }
 
-/// Whether a line of /proc/net/tcp is a connection of a client: `number: local:port remote:port state ...`.
+/// Whether a line of /proc/net/tcp is a connection of a client: `number: local:port remote:port
+/// state ...`.
 fn is_client(line: &str) -> bool {
     const TIME_WAIT: &str = "06";
     const LISTEN: &str = "0A";
@@ -699,7 +705,8 @@ pub fn start_guard(world: &World) -> Result<()> {
         &own.started_ticks.to_string(),
     ]
     .map(str::to_owned);
-    // Not below the lab's folder: `down` ends all that has a pid file there, and it is the guard that calls it.
+    // Not below the lab's folder: `down` ends all that has a pid file there, and it is the guard
+    // that calls it.
     let log = std::env::temp_dir().join(format!("hitless-lab-guard-{}.log", world.topology().id));
     let daemon = Daemon {
         binary: &std::env::current_exe()?,

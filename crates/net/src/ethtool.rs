@@ -1,7 +1,8 @@
 //! Offload switches of an interface.
 //!
-//! A veth end hands packets over with checksums still to be filled in and segments still to be cut. XDP loses those
-//! notes on the way, so whoever puts XDP behind a veth end switches checksums off, and segmentation goes with them.
+//! A veth end hands packets over with checksums still to be filled in and segments still to be cut.
+//! XDP loses those notes on the way, so whoever puts XDP behind a veth end switches checksums off,
+//! and segmentation goes with them.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
@@ -76,8 +77,8 @@ fn switch(interface: &str, offload: Offload, is_on: bool) -> io::Result<()> {
         *to = from as libc::c_char;
     }
     request.ifr_ifru.ifru_data = (&raw mut value).cast();
-    // SAFETY: the request holds a name that ends in 0 and a pointer to an ethtool_value that outlives the call, which
-    // is what SIOCETHTOOL with these commands reads.
+    // SAFETY: the request holds a name that ends in 0 and a pointer to an ethtool_value that
+    // outlives the call, which is what SIOCETHTOOL with these commands reads.
     let result = unsafe {
         libc::ioctl(
             socket.as_fd().as_raw_fd(),

@@ -1,11 +1,12 @@
-//! Network namespaces, links, addresses, routes, neighbours, offload switches and per-namespace settings.
+//! Network namespaces, links, addresses, routes, neighbours, offload switches and per-namespace
+//! settings.
 //!
-//! Everything is a blocking call on a socket of its own, so it can be used from plain threads and from
-//! `spawn_blocking`; no external program is run. A [`Netlink`] socket belongs to the namespace it was opened in, for
-//! ever, wherever its owner's threads go.
+//! Everything is a blocking call on a socket of its own, so it can be used from plain threads and
+//! from `spawn_blocking`; no external program is run. A [`Netlink`] socket belongs to the namespace
+//! it was opened in, for ever, wherever its owner's threads go.
 //!
-//! Not here: which namespaces, addresses and routes a cluster has (node agent, lab), and BPF programs other than the
-//! two-instruction one that veth needs ([`attach_pass`]).
+//! Not here: which namespaces, addresses and routes a cluster has (node agent, lab), and BPF
+//! programs other than the two-instruction one that veth needs ([`attach_pass`]).
 
 mod error;
 mod ethtool;

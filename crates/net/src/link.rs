@@ -125,7 +125,8 @@ impl Netlink {
         })
     }
 
-    /// Gives an interface an address; it is usable at once (no duplicate address detection). No error if it has it.
+    /// Gives an interface an address; it is usable at once (no duplicate address detection). No
+    /// error if it has it.
     pub fn add_address(&mut self, name: &str, prefix: Prefix) -> Result<()> {
         let message = self.address(name, prefix)?;
         self.change(
@@ -161,7 +162,8 @@ impl Netlink {
             if message.header.index != index {
                 continue;
             }
-            // A point-to-point address has its own side in Local; all others have Address only or both the same.
+            // A point-to-point address has its own side in Local; all others have Address only or
+            // both the same.
             let mut own: Option<IpAddr> = None;
             for attribute in &message.attributes {
                 match attribute {

@@ -29,8 +29,8 @@ impl Netlink {
         self.ask(message, || format!("find the way to {destination}"))
     }
 
-    /// The way of a TCP packet from `from` to `to` that arrives at interface `arrives_at` and is forwarded: with
-    /// several paths of equal cost, the one that the flow's hash chooses.
+    /// The way of a TCP packet from `from` to `to` that arrives at interface `arrives_at` and is
+    /// forwarded: with several paths of equal cost, the one that the flow's hash chooses.
     pub fn way_of_flow(
         &mut self,
         arrives_at: u32,

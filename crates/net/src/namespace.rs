@@ -1,7 +1,9 @@
-//! Named network namespaces, kept as bind mounts below `/run/netns`, where `ip netns` sees them too.
+//! Named network namespaces, kept as bind mounts below `/run/netns`, where `ip netns` sees them
+//! too.
 //!
-//! A namespace is entered by a thread made for it, or by a child between fork and exec; the caller's own thread
-//! never changes. Only the network namespace changes: mounts, and so pinned BPF objects, stay the same.
+//! A namespace is entered by a thread made for it, or by a child between fork and exec; the
+//! caller's own thread never changes. Only the network namespace changes: mounts, and so pinned BPF
+//! objects, stay the same.
 
 use std::fs;
 use std::io;
@@ -24,7 +26,8 @@ pub const NAMESPACES: &str = "/run/netns";
 /// Longest name: a file's, with room to spare for the tools that put something before it.
 const NAME_BYTES_MAX: usize = 200;
 
-/// An open network namespace. It lives on while this is open, or a process is in it, or its name exists.
+/// An open network namespace. It lives on while this is open, or a process is in it, or its name
+/// exists.
 #[derive(Clone, Debug)]
 pub struct Namespace {
     file: Arc<OwnedFd>,
@@ -44,8 +47,8 @@ impl Namespace {
             .open(&path)
             .map_err(refused)?;
         let made = on_a_thread(|| -> io::Result<()> {
-            // SAFETY: this thread was made for this and ends here; nothing else runs on it that could rely on the
-            // namespace that it had.
+            // SAFETY: this thread was made for this and ends here; nothing else runs on it that
+            // could rely on the namespace that it had.
             unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET)? };
             let own = format!(
                 "/proc/self/task/{}/ns/net",
@@ -94,8 +97,8 @@ impl Namespace {
         })
     }
 
-    /// Takes the name away. The namespace itself goes with its last process and the last open [`Namespace`]; veth
-    /// pairs into it go with it. No error if there is no such name.
+    /// Takes the name away. The namespace itself goes with its last process and the last open
+    /// [`Namespace`]; veth pairs into it go with it. No error if there is no such name.
     pub fn delete(name: &str) -> Result<()> {
         let path = path_of(name)?;
         let refused = |error: io::Error| Error::refused(format!("delete namespace {name}"), error);
@@ -146,8 +149,8 @@ impl Namespace {
         })
     }
 
-    /// Moves the calling thread into this namespace for the rest of its life. For threads and processes that do
-    /// nothing else; see [`Self::run`] for all others.
+    /// Moves the calling thread into this namespace for the rest of its life. For threads and
+    /// processes that do nothing else; see [`Self::run`] for all others.
     pub fn enter_this_thread(&self) -> Result<()> {
         rustix::thread::move_into_link_name_space(
             self.file.as_fd(),
@@ -160,7 +163,8 @@ impl Namespace {
     pub fn place<'c>(&self, command: &'c mut Command) -> &'c mut Command {
         let file = Arc::clone(&self.file);
         let enter = move || {
-            // SAFETY: a plain system call on a descriptor that the closure keeps open; allowed after fork.
+            // SAFETY: a plain system call on a descriptor that the closure keeps open; allowed
+            // after fork.
             match unsafe { libc::setns(file.as_raw_fd(), libc::CLONE_NEWNET) } {
                 0 => Ok(()),
                 _ => Err(io::Error::last_os_error()),
@@ -237,7 +241,8 @@ fn path_of(name: &str) -> Result<PathBuf> {
     })
 }
 
-/// Makes the folder a shared mount of its own, so that a name deleted here is gone in every mount namespace.
+/// Makes the folder a shared mount of its own, so that a name deleted here is gone in every mount
+/// namespace.
 fn prepare_folder() -> Result<()> {
     let refused = |error: io::Error| Error::refused(format!("prepare {NAMESPACES}"), error);
     fs::create_dir_all(NAMESPACES).map_err(refused)?;

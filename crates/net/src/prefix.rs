@@ -63,7 +63,8 @@ impl Prefix {
         Self { address, ..self }
     }
 
-    /// The `index`-th address of the network, 0 being the network's own. `None` behind the last one.
+    /// The `index`-th address of the network, 0 being the network's own. `None` behind the last
+    /// one.
     pub fn nth(self, index: u32) -> Option<IpAddr> {
         let host_bits = bits(self.address) - self.length;
         if host_bits < 32 && u64::from(index) >= 1_u64 << host_bits {

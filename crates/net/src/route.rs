@@ -47,8 +47,8 @@ impl NextHop {
 pub struct Route {
     /// Host bits are ignored. Length 0 is the default route.
     pub destination: Prefix,
-    /// More than one: equal cost, chosen per flow by the hash that `fib_multipath_hash_policy` sets. A change of the
-    /// list moves flows: there is no resilient group here.
+    /// More than one: equal cost, chosen per flow by the hash that `fib_multipath_hash_policy`
+    /// sets. A change of the list moves flows: there is no resilient group here.
     pub next_hops: Vec<NextHop>,
     /// Largest segment that our side offers to receive. None: what the interface's MTU allows.
     pub advertised_mss: Option<u32>,
@@ -72,8 +72,8 @@ impl Route {
 }
 
 impl Netlink {
-    /// Puts a route in place of the one that the main table has for this destination, so that there is one at any
-    /// time.
+    /// Puts a route in place of the one that the main table has for this destination, so that there
+    /// is one at any time.
     pub fn replace_route(&mut self, route: &Route) -> Result<()> {
         let message = self.route_message(route)?;
         self.change(
@@ -83,8 +83,8 @@ impl Netlink {
         )
     }
 
-    /// The gateways of the main table's route to exactly this destination. Empty if there is no such route, or one
-    /// without gateways.
+    /// The gateways of the main table's route to exactly this destination. Empty if there is no
+    /// such route, or one without gateways.
     pub fn gateways(&mut self, destination: Prefix) -> Result<Vec<IpAddr>> {
         let wanted = empty(destination);
         let answers = self.dump(RouteNetlinkMessage::GetRoute(wanted.clone()), "list routes")?;
@@ -121,7 +121,8 @@ impl Netlink {
         Ok(gateways)
     }
 
-    /// Removes the main table's route to this destination, with all of its paths. No error if there is none.
+    /// Removes the main table's route to this destination, with all of its paths. No error if there
+    /// is none.
     pub fn delete_route(&mut self, destination: Prefix) -> Result<()> {
         let mut message = empty(destination);
         message.header.protocol = RouteProtocol::Unspec;

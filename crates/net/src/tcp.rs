@@ -8,7 +8,8 @@ pub fn tcp_retransmits(socket: impl AsFd) -> io::Result<u32> {
     // SAFETY: all bytes zero is a valid tcp_info.
     let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
     let mut length = size_of::<libc::tcp_info>() as libc::socklen_t;
-    // SAFETY: the kernel writes at most `length` bytes, which is the size of what the pointer is to.
+    // SAFETY: the kernel writes at most `length` bytes, which is the size of what the pointer is
+    // to.
     let result = unsafe {
         libc::getsockopt(
             socket.as_fd().as_raw_fd(),

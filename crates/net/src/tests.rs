@@ -1,4 +1,5 @@
-//! On the real kernel, in namespaces of the test's own. They need root and say so where there is none.
+//! On the real kernel, in namespaces of the test's own. They need root and say so where there is
+//! none.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
@@ -410,7 +411,8 @@ fn changes_are_heard_at_once_as_root() {
     });
     let mut near = Netlink::open(&here.0).unwrap();
     let mut far = Netlink::open(&there.0).unwrap();
-    // The kernel tells at once only of veths whose ends have different numbers, as they have where a node has others.
+    // The kernel tells at once only of veths whose ends have different numbers, as they have where
+    // a node has others.
     let others = ["one", "other"].map(|name| VethEnd {
         namespace: &here.0,
         name,

@@ -31,7 +31,8 @@ pub enum Change {
     Lost,
 }
 
-/// A socket that hears of changes of links, neighbours and routes of one namespace from the moment it is opened.
+/// A socket that hears of changes of links, neighbours and routes of one namespace from the moment
+/// it is opened.
 #[derive(Debug)]
 pub struct Watch {
     socket: OwnedFd,

@@ -1,8 +1,8 @@
 //! The XDP program that does nothing but let packets pass.
 //!
-//! A veth end delivers what the other end's XDP program transmits or redirects only if it has an XDP program of its
-//! own; without one such packets vanish without a trace. So every end whose peer runs a director or an ingress gets
-//! this one. It stays while the interface does.
+//! A veth end delivers what the other end's XDP program transmits or redirects only if it has an
+//! XDP program of its own; without one such packets vanish without a trace. So every end whose peer
+//! runs a director or an ingress gets this one. It stays while the interface does.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
@@ -34,8 +34,8 @@ struct ProgramLoad {
     name: [u8; 16],
 }
 
-/// Attaches the program to `interface`, in the driver, in the namespace of `netlink`. No error if the interface runs
-/// a native program already, whichever it is: any will do.
+/// Attaches the program to `interface`, in the driver, in the namespace of `netlink`. No error if
+/// the interface runs a native program already, whichever it is: any will do.
 pub fn attach_pass(netlink: &mut Netlink, interface: &str) -> Result<()> {
     let link = netlink.link(interface)?;
     if link.native_xdp.is_some() {
@@ -67,7 +67,8 @@ fn load() -> io::Result<OwnedFd> {
         flags: 0,
         name,
     };
-    // SAFETY: the attributes have the kernel's layout and their real size; both pointers are to constants.
+    // SAFETY: the attributes have the kernel's layout and their real size; both pointers are to
+    // constants.
     let fd = unsafe {
         libc::syscall(
             libc::SYS_bpf,

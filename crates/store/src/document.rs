@@ -1,7 +1,7 @@
 //! Values with a schema version: a release reads its own and the previous one.
 //!
-//! A stored value is `{"schema": N, "value": ...}` in JSON. A kind of document says its schema and how the one before is
-//! read; anything else is refused with both numbers named, never guessed.
+//! A stored value is `{"schema": N, "value": ...}` in JSON. A kind of document says its schema and
+//! how the one before is read; anything else is refused with both numbers named, never guessed.
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};

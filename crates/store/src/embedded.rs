@@ -1,8 +1,8 @@
 //! The store in a file, by redb: the default of a controller.
 //!
-//! A transaction is on disk when `commit` returns, and is there whole or not at all after a kill or a power cut. Only
-//! one process has the file open. Leases survive, and run for their whole time again from the first call that tells the
-//! time after the file was opened.
+//! A transaction is on disk when `commit` returns, and is there whole or not at all after a kill or
+//! a power cut. Only one process has the file open. Leases survive, and run for their whole time
+//! again from the first call that tells the time after the file was opened.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -1,7 +1,8 @@
 //! The last events, and who watches them.
 //!
 //! Kept in memory by every implementation: a watch from before the store was opened is answered by
-//! [`WatchError::Compacted`], and the watcher reads the range anew, as with etcd after a compaction.
+//! [`WatchError::Compacted`], and the watcher reads the range anew, as with etcd after a
+//! compaction.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};

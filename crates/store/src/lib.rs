@@ -1,14 +1,16 @@
 //! The store: one trait with etcd's semantics, in memory and in redb.
 //!
-//! Every successful write transaction has a revision of its own, one above the last; all its operations happen at that
-//! revision or none does. A transaction may compare several keys first. A watch delivers every event since a revision,
-//! in order and once, or says that they are no longer kept. A lease that is not kept alive takes its keys along.
+//! Every successful write transaction has a revision of its own, one above the last; all its
+//! operations happen at that revision or none does. A transaction may compare several keys first. A
+//! watch delivers every event since a revision, in order and once, or says that they are no longer
+//! kept. A lease that is not kept alive takes its keys along.
 //!
-//! Time is an argument, as microseconds of a clock that only rises; leases start anew when an implementation is opened,
-//! since that clock may have begun anew. Values are bytes; [`document`] gives them a schema version.
+//! Time is an argument, as microseconds of a clock that only rises; leases start anew when an
+//! implementation is opened, since that clock may have begun anew. Values are bytes; [`document`]
+//! gives them a schema version.
 //!
-//! What this crate deliberately has not: consensus, and a notion of who may write. One conformance suite
-//! (`tests/conformance.rs`) is run on every implementation.
+//! What this crate deliberately has not: consensus, and a notion of who may write. One conformance
+//! suite (`tests/conformance.rs`) is run on every implementation.
 
 #![forbid(unsafe_code)]
 

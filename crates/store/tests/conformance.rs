@@ -1,4 +1,5 @@
-//! What every store does, run on each implementation. An implementation is added by one line at the end.
+//! What every store does, run on each implementation. An implementation is added by one line at the
+//! end.
 
 #![allow(clippy::unwrap_used, reason = "a test panics where something is wrong")]
 

@@ -1,8 +1,8 @@
 //! The address for operators: `GET /metrics` over HTTP.
 //!
-//! A handful of threads beside the data path, one per connection, each for one request: scrapers come once in a while.
-//! Nothing can be changed through it, so it asks for no name; it listens where the site file says, which should be an
-//! address that only operators reach.
+//! A handful of threads beside the data path, one per connection, each for one request: scrapers
+//! come once in a while. Nothing can be changed through it, so it asks for no name; it listens
+//! where the site file says, which should be an address that only operators reach.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -11,7 +11,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// Connections at a time; more are closed at once. Two scrapers that overlap, and some curious people.
+/// Connections at a time; more are closed at once. Two scrapers that overlap, and some curious
+/// people.
 const CONNECTIONS_MAX: usize = 8;
 /// Bytes of a request's head.
 const HEAD_MAX: usize = 8 * 1024;
@@ -28,7 +29,8 @@ pub struct AdminServer {
 }
 
 impl AdminServer {
-    /// Answers on a listening socket. `render` makes the metrics anew for each request and may block.
+    /// Answers on a listening socket. `render` makes the metrics anew for each request and may
+    /// block.
     ///
     /// # Errors
     /// If the socket cannot be used or no thread is to be had.

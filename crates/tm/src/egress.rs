@@ -1,8 +1,9 @@
 //! The only place where connections to members are opened.
 //!
-//! With an egress address, the source port's low 10 bits are the high 10 bits of the client's bucket, so that a
-//! member's answers find a director and the same row as the client's packets: 63 ports per group and address (the 64th,
-//! below 1024, is never used). Without one, the kernel chooses both, and the connection cannot move to another host.
+//! With an egress address, the source port's low 10 bits are the high 10 bits of the client's
+//! bucket, so that a member's answers find a director and the same row as the client's packets: 63
+//! ports per group and address (the 64th, below 1024, is never used). Without one, the kernel
+//! chooses both, and the connection cannot move to another host.
 
 use core::net::SocketAddr;
 use std::io;

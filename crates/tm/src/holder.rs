@@ -1,7 +1,7 @@
 //! Who listens on a port: what to name when an address is in use.
 //!
-//! Read from `/proc`; without root only one's own processes can be named, so the answer may be empty. It is a guess for
-//! a message, never an input to a decision.
+//! Read from `/proc`; without root only one's own processes can be named, so the answer may be
+//! empty. It is a guess for a message, never an input to a decision.
 
 use std::fs;
 use std::net::SocketAddr;

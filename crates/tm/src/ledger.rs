@@ -1,5 +1,5 @@
-//! The ledgers of the last takeover and the last crash, as they lie in the slot file: added to by every event loop and by
-//! the keeper, read for status and metrics, and there after every death.
+//! The ledgers of the last takeover and the last crash, as they lie in the slot file: added to by
+//! every event loop and by the keeper, read for status and metrics, and there after every death.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 

@@ -1,9 +1,10 @@
 //! Monitors: what probes members, and the board on which the data path reads who may be used.
 //!
-//! [`Board`] is the meeting point: the monitor thread writes, workers read one atomic per member. It outlives
-//! configurations, so that a reload forgets nothing of a member that stays. [`Monitors`] is that thread: one event loop
-//! beside the data path, which drives a [`hitless_core::health::Prober`] per member and does what it says. It takes no
-//! decision of its own.
+//! [`Board`] is the meeting point: the monitor thread writes, workers read one atomic per member.
+//! It outlives configurations, so that a reload forgets nothing of a member that stays.
+//! [`Monitors`] is that thread: one event loop beside the data path, which drives a
+//! [`hitless_core::health::Prober`] per member and does what it says. It takes no decision of its
+//! own.
 
 mod board;
 mod driver;
@@ -39,7 +40,8 @@ enum Order {
 }
 
 impl Monitors {
-    /// Starts the thread that probes the members of `site`. What the board knows of them from before stays.
+    /// Starts the thread that probes the members of `site`. What the board knows of them from
+    /// before stays.
     ///
     /// # Errors
     /// If there is no descriptor or no thread to be had.
@@ -63,7 +65,8 @@ impl Monitors {
         Ok(monitors)
     }
 
-    /// Changes to another configuration. Members that stay keep their health; members that are gone leave the board.
+    /// Changes to another configuration. Members that stay keep their health; members that are gone
+    /// leave the board.
     pub fn reload(&self, site: &Site) {
         self.board.keep_only(site);
         self.send(Order::Watch(driver::plan(&self.board, site)));

@@ -7,12 +7,13 @@ use std::path::Path;
 
 use hitless_types::site::bounds::FILE_BYTES_MAX;
 
-/// The file's bytes, one more than [`FILE_BYTES_MAX`] at most, so that its reader sees that there is too much.
+/// The file's bytes, one more than [`FILE_BYTES_MAX`] at most, so that its reader sees that there
+/// is too much.
 ///
 /// # Errors
 ///
-/// What the system says; also if `path` is not a regular file: a keeper that waits for the other end of a FIFO would
-/// serve nobody.
+/// What the system says; also if `path` is not a regular file: a keeper that waits for the other
+/// end of a FIFO would serve nobody.
 pub fn read(path: &Path) -> io::Result<Vec<u8>> {
     let file = open(path)?;
     let mut bytes = Vec::new();

@@ -1,7 +1,8 @@
-//! What `hitless status` shows: the body of the control socket's answer to a status request, as JSON.
+//! What `hitless status` shows: the body of the control socket's answer to a status request, as
+//! JSON.
 //!
-//! Written by the worker, read by whoever asks; a reader of another release ignores fields that it does not know. Absent
-//! is not the same as zero: an `Option` that is `None` is shown as `?`.
+//! Written by the worker, read by whoever asks; a reader of another release ignores fields that it
+//! does not know. Absent is not the same as zero: an `Option` that is `None` is shown as `?`.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -39,7 +40,8 @@ pub struct Program {
     pub worker_age_ms: Option<u64>,
     /// Client connections at the moment. `None` if no worker could be asked.
     pub connections: Option<u64>,
-    /// Whether clients are told to close, as while a guest is drained. `None` if an older program does not say.
+    /// Whether clients are told to close, as while a guest is drained. `None` if an older program
+    /// does not say.
     #[serde(default)]
     pub tells_to_close: Option<bool>,
 }
@@ -95,7 +97,8 @@ pub struct Change {
     pub text: String,
     /// `None` for a change that touches no connection.
     pub ledger: Option<Ledger>,
-    /// Bytes that were in pipes when it began, and went on. `None` for a change that touches no connection.
+    /// Bytes that were in pipes when it began, and went on. `None` for a change that touches no
+    /// connection.
     #[serde(default)]
     pub bytes_in_pipes: Option<u64>,
 }

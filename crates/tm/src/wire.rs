@@ -1,7 +1,7 @@
 //! Fixed-layout little-endian fields of the links between our own processes.
 //!
-//! A reader checks every length before it reads: the other side may be of another release. Strings and lists have a
-//! 32-bit length in front.
+//! A reader checks every length before it reads: the other side may be of another release. Strings
+//! and lists have a 32-bit length in front.
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 

@@ -1,4 +1,5 @@
-//! kill -9 of the worker under traffic: raw TCP and idle HTTP connections live on, and nobody is refused.
+//! kill -9 of the worker under traffic: raw TCP and idle HTTP connections live on, and nobody is
+//! refused.
 
 #![allow(clippy::unwrap_used)]
 
@@ -99,7 +100,8 @@ fn raw_tcp_and_idle_http_survive_and_nobody_is_refused() {
     stop.store(true, Ordering::Relaxed);
     churn.join().unwrap();
     for client in &mut lost {
-        // What was sent before the kill may still be read; then comes a reset, never an end that looks complete.
+        // What was sent before the kill may still be read; then comes a reset, never an end that
+        // looks complete.
         let mut all = Vec::new();
         assert!(client.stream.read_to_end(&mut all).is_err(), "a reset");
     }
@@ -179,7 +181,8 @@ impl SlowReader {
     }
 }
 
-/// Kills the worker while its connections go over to a successor with a fault; `both`: the successor as well.
+/// Kills the worker while its connections go over to a successor with a fault; `both`: the
+/// successor as well.
 fn kill_in_a_takeover(fault: &str, both: bool) {
     let (tcp, http) = (Echo::start(), Echo::http());
     let instance = Instance::start(&site(&tcp, &http));

@@ -1,4 +1,5 @@
-//! docs/reference/metrics.md lists what `/metrics` has: every name with its type, labels and meaning, and nothing else.
+//! docs/reference/metrics.md lists what `/metrics` has: every name with its type, labels and
+//! meaning, and nothing else.
 
 #![allow(clippy::unwrap_used)]
 

@@ -99,7 +99,8 @@ fn a_reload_keeps_connections_and_a_bad_one_is_refused_whole() {
     client.get(16);
 }
 
-/// Ctrl-C goes to the whole process group, and a service manager may signal each process: only the keeper listens.
+/// Ctrl-C goes to the whole process group, and a service manager may signal each process: only the
+/// keeper listens.
 #[test]
 fn signals_to_the_worker_change_nothing() {
     let member = Echo::http();

@@ -1,4 +1,5 @@
-//! The program is replaced under traffic: every connection is carried at any byte, whatever the successor does.
+//! The program is replaced under traffic: every connection is carried at any byte, whatever the
+//! successor does.
 
 #![allow(clippy::unwrap_used)]
 
@@ -212,7 +213,8 @@ fn a_successor_that_dies_among_raw_tcp_loses_nothing() {
     a_bad_successor_changes_nothing("die-1", 2, "keeps serving");
 }
 
-/// 186 connections on two lanes: at the fifth batch of the fuller one, raw TCP is over and some HTTP was acknowledged.
+/// 186 connections on two lanes: at the fifth batch of the fuller one, raw TCP is over and some
+/// HTTP was acknowledged.
 #[test]
 fn a_successor_that_dies_with_requests_acknowledged_loses_nothing() {
     a_bad_successor_changes_nothing("die-5", 2, "keeps serving");

@@ -1,8 +1,9 @@
 //! A YAML document (JSON is one too) as a tree in which every node knows its place.
 //!
-//! Deserialising straight into types would stop at the first error; this tree lets the reader ([`reader`]) report all of
-//! them. Bounds hold before memory is used: size of the file, depth, number of nodes with aliases counted as what they
-//! stand for. What this deliberately does not have: tags, merge keys, several documents.
+//! Deserialising straight into types would stop at the first error; this tree lets the reader
+//! ([`reader`]) report all of them. Bounds hold before memory is used: size of the file, depth,
+//! number of nodes with aliases counted as what they stand for. What this deliberately does not
+//! have: tags, merge keys, several documents.
 
 use std::collections::BTreeMap;
 

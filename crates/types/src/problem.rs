@@ -15,7 +15,8 @@ pub struct Problem {
     pub line: usize,
     /// In characters, from 1.
     pub column: usize,
-    /// Where in the document, for example `pools.web.members[1]`. Empty for the document as a whole.
+    /// Where in the document, for example `pools.web.members[1]`. Empty for the document as a
+    /// whole.
     pub field: String,
     /// What is wrong, in one sentence without a full stop.
     pub message: String,
@@ -76,7 +77,8 @@ impl Problem {
     }
 }
 
-/// A text in back quotes, cut and without control characters, so that a file cannot write on the terminal.
+/// A text in back quotes, cut and without control characters, so that a file cannot write on the
+/// terminal.
 pub fn quote(text: &str) -> String {
     let mut shown: String = visible(text).take(QUOTE_MAX).collect();
     if text.chars().count() > QUOTE_MAX {

@@ -1,11 +1,13 @@
-//! A site: the pools, virtual servers and settings of one traffic manager, as the workers consume them.
+//! A site: the pools, virtual servers and settings of one traffic manager, as the workers consume
+//! them.
 //!
-//! Invariants of every [`Site`]: names are unique; a virtual server's pool exists; a pool has at least one member and
-//! no address twice; no two virtual servers listen on one address; every duration, size and count lies within the
-//! bounds named in [`bounds`]. A site is made from a file, so the file's text is what processes hand to each other;
-//! reading it again gives the same site.
+//! Invariants of every [`Site`]: names are unique; a virtual server's pool exists; a pool has at
+//! least one member and no address twice; no two virtual servers listen on one address; every
+//! duration, size and count lies within the bounds named in [`bounds`]. A site is made from a file,
+//! so the file's text is what processes hand to each other; reading it again gives the same site.
 //!
-//! What this deliberately does not do: resolve host names, look at the network, or know what is running.
+//! What this deliberately does not do: resolve host names, look at the network, or know what is
+//! running.
 
 use core::fmt;
 use core::net::SocketAddr;
@@ -38,7 +40,8 @@ impl Site {
     }
 }
 
-/// The name of a pool or of a virtual server: 1 to 63 letters, digits, `-`, `_`, `.`; the first a letter or a digit.
+/// The name of a pool or of a virtual server: 1 to 63 letters, digits, `-`, `_`, `.`; the first a
+/// letter or a digit.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
 #[serde(transparent)]
 pub struct Name(pub(crate) String);
@@ -55,7 +58,8 @@ impl fmt::Display for Name {
     }
 }
 
-/// The position of a pool in [`Site::pools`] of the same site. It means nothing in another site: use the name there.
+/// The position of a pool in [`Site::pools`] of the same site. It means nothing in another site:
+/// use the name there.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
 #[serde(transparent)]
 pub struct PoolIndex(pub usize);

@@ -1,7 +1,7 @@
 //! "Did you mean": the known word that a wrong one is closest to.
 
-/// The closest of `known` if it is close enough to be a slip: one wrong, missing, extra or swapped letter for every
-/// three, with case and `-`/`_` not counted.
+/// The closest of `known` if it is close enough to be a slip: one wrong, missing, extra or swapped
+/// letter for every three, with case and `-`/`_` not counted.
 pub(crate) fn closest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let word = plain(word);
     if word.is_empty() || word.len() > WORD_MAX {

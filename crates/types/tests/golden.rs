@@ -1,5 +1,6 @@
-//! Every file in `tests/site/*.yaml` is refused with exactly the text beside it (`.txt`), or accepted if that text is
-//! `ok`. After an intended change: `UPDATE_GOLDEN=1 cargo test -p hitless-types --test golden`, then read the diff.
+//! Every file in `tests/site/*.yaml` is refused with exactly the text beside it (`.txt`), or
+//! accepted if that text is `ok`. After an intended change: `UPDATE_GOLDEN=1 cargo test -p
+//! hitless-types --test golden`, then read the diff.
 
 use std::fs;
 use std::path::Path;

@@ -1,4 +1,5 @@
-//! `docs/reference/site.md` has each mapping of a site file as a heading, and below it each of its fields and no other.
+//! `docs/reference/site.md` has each mapping of a site file as a heading, and below it each of its
+//! fields and no other.
 
 use hitless_types::site::fields;
 

@@ -93,7 +93,8 @@ pub(crate) fn verify() -> Result<Outcome> {
 
 fn run_on_kernel(kernel: &Path, verifier: &Path) -> Result<()> {
     let initramfs = kernel.with_file_name("initramfs");
-    // The build may have replaced this program's file while it runs; the running one is still there.
+    // The build may have replaced this program's file while it runs; the running one is still
+    // there.
     let init = kernel.with_file_name("init");
     let this = fs::read("/proc/self/exe").context("cannot read this program")?;
     fs::write(&init, this).context("cannot write the init program")?;

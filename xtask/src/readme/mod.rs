@@ -1,4 +1,5 @@
-//! `cargo xtask readme`: every command that README, guide and reference show is run as it stands there.
+//! `cargo xtask readme`: every command that README, guide and reference show is run as it stands
+//! there.
 //!
 //! Blocks that are fenced as `sh run` are run, those of one document one after the other in one
 //! shell, in a private folder with the examples, and in namespaces of their own for processes and

@@ -1,5 +1,6 @@
-//! `hitless-bpf-verify`: loads every program into the kernel that it runs on, prints a line for each, then `READY` or
-//! `FAILED`. Made to run in an initramfs: it mounts what it needs if that is missing.
+//! `hitless-bpf-verify`: loads every program into the kernel that it runs on, prints a line for
+//! each, then `READY` or `FAILED`. Made to run in an initramfs: it mounts what it needs if that is
+//! missing.
 
 use std::path::Path;
 use std::process::ExitCode;

@@ -75,8 +75,8 @@ impl State {
     }
 }
 
-/// The namespace. Addresses of ours and of clients lie on its loopback interface; 203.0.113.128/25 and
-/// 2001:db8:d::/64 are clients that never answer.
+/// The namespace. Addresses of ours and of clients lie on its loopback interface; 203.0.113.128/25
+/// and 2001:db8:d::/64 are clients that never answer.
 pub struct Host {
     pub namespace: OwnNamespace,
     pub flows: Vec<HeldFlow>,
@@ -92,7 +92,8 @@ impl Host {
             let prefix = Prefix::new(address.parse().unwrap(), length).unwrap();
             netlink.add_address("lo", prefix).unwrap();
         }
-        // Answers to those who never answer leave by a pair that leads nowhere. (IPv6 has no routes by loopback.)
+        // Answers to those who never answer leave by a pair that leads nowhere. (IPv6 has no routes
+        // by loopback.)
         let end = |name| VethEnd {
             namespace: &namespace,
             name,
@@ -198,7 +199,8 @@ fn read_end(mut stream: &TcpStream) {
     assert_eq!(stream.read(&mut [0]).unwrap(), 0);
 }
 
-/// Sends a SYN as the flow's client would, and returns our initial sequence number + 1 from what the kernel answers.
+/// Sends a SYN as the flow's client would, and returns our initial sequence number + 1 from what
+/// the kernel answers.
 pub fn our_number_after_syn(flow: &Flow) -> u32 {
     let watcher = watcher();
     inject(&tcp(flow, SYN, 0, &[])[ETHERNET..]);

@@ -37,7 +37,8 @@ struct State {
 }
 
 impl BpfIngress {
-    /// Loads the program; adopts the tables and the link that are pinned below `pins`, a folder of this guest's boot.
+    /// Loads the program; adopts the tables and the link that are pinned below `pins`, a folder of
+    /// this guest's boot.
     pub fn open(pins: PathBuf, orders: &IngressOrders) -> Result<Self> {
         std::fs::create_dir_all(&pins).map_err(failed)?;
         let identity = Identity {
@@ -200,7 +201,8 @@ impl IngressPlane for BpfIngress {
 }
 
 impl BpfIngress {
-    /// Whether a cookie that was sent may still be answered: then any bucket may hold a connection to come.
+    /// Whether a cookie that was sent may still be answered: then any bucket may hold a connection
+    /// to come.
     fn cookies_may_be_out(&self, counts: &LiveCounts) -> bool {
         let now_us = clock::now().0;
         let mut state = self.state();

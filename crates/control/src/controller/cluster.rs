@@ -1,4 +1,5 @@
-//! Orders and changes: what is wanted of nodes and guests, and how far that has come. Pure: records in, records out.
+//! Orders and changes: what is wanted of nodes and guests, and how far that has come. Pure: records
+//! in, records out.
 //!
 //! ```text
 //!  order ──> change open ──(advance: what is seen fits what is wanted)──> done
@@ -6,8 +7,9 @@
 //!                  └ cannot be done ────────────────────────────────────> failed
 //! ```
 //!
-//! A change has no steps of its own that were to be remembered: [`advance`] looks at what is wanted and what is seen,
-//! and does what is next, any number of times. Rows are none of its business; it reads the table's status.
+//! A change has no steps of its own that were to be remembered: [`advance`] looks at what is wanted
+//! and what is seen, and does what is next, any number of times. Rows are none of its business; it
+//! reads the table's status.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -347,7 +349,8 @@ fn supersede(records: &mut Records, view: &View<'_>, before: Option<String>, cha
     }
 }
 
-/// Closes a change: connections that were there and were not reset were carried along the rows, or ended by themselves.
+/// Closes a change: connections that were there and were not reset were carried along the rows, or
+/// ended by themselves.
 fn end(change: &mut ChangeRecord, view: &View<'_>, outcome: ChangeOutcome) {
     change.outcome = outcome;
     change.ended_us = Some(view.now_us);

@@ -1,5 +1,5 @@
-//! What a controller keeps in the store, beside the table: what is wanted, and the little of what was seen that others
-//! have to be told before it is seen again.
+//! What a controller keeps in the store, beside the table: what is wanted, and the little of what
+//! was seen that others have to be told before it is seen again.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -206,7 +206,8 @@ impl Records {
         Ok((records, cluster.modified))
     }
 
-    /// Writes what differs from `self` in `new` as one transaction, if nobody else wrote since `at`.
+    /// Writes what differs from `self` in `new` as one transaction, if nobody else wrote since
+    /// `at`.
     pub fn write(
         &mut self,
         store: &mut dyn Store,

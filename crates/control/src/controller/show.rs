@@ -398,7 +398,8 @@ impl Controller {
         let mut waits = Vec::new();
         if is_open {
             waits = cluster::waits(&self.records, view, change);
-            // The table does not know which change a bucket waits for: all that it waits for is shown.
+            // The table does not know which change a bucket waits for: all that it waits for is
+            // shown.
             if cluster::is_of_rows(change) {
                 waits.extend(self.table_waits());
             }

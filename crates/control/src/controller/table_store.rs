@@ -1,7 +1,7 @@
 //! The table in the store: a header in JSON, and 64 pages of rows in binary.
 //!
-//! A bucket's entry takes 22 bytes: row 8, row before 8, wished owner 2, wished standby 2, why 2, little-endian; a slot
-//! of 0 is none. A page begins with its schema in 2 bytes.
+//! A bucket's entry takes 22 bytes: row 8, row before 8, wished owner 2, wished standby 2, why 2,
+//! little-endian; a slot of 0 is none. A page begins with its schema in 2 bytes.
 
 use hitless_core::assign::Wish;
 use hitless_core::row::{GuestSlot, Row};

@@ -1,4 +1,5 @@
-//! The first frame of a link: who speaks, and in which versions. Its layout never changes; fields may be added.
+//! The first frame of a link: who speaks, and in which versions. Its layout never changes; fields
+//! may be added.
 
 use std::io;
 
@@ -80,7 +81,8 @@ where
         Err(error) => Answer::Refused(error.to_string()),
     };
     let answered = wire::write_json(&mut writer, &answer);
-    // The other side may have refused and gone already: our own reason says more than a broken pipe.
+    // The other side may have refused and gone already: our own reason says more than a broken
+    // pipe.
     let version = agreed?;
     answered?;
     match wire::read_json(&mut reader)? {

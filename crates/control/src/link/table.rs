@@ -1,14 +1,16 @@
 //! The links of one kind of peer: at most one per peer, whatever order they come in.
 //!
-//! Every link has a thread of its own, so the hello of a peer's older link may be heard after that of its newer one, and
-//! its end at any time. Invariants: the link that was opened last is the peer's; a link that is not, is closed, so that
-//! a peer that lives behind it notices and dials again; an end takes away the link that ended, never its successor.
+//! Every link has a thread of its own, so the hello of a peer's older link may be heard after that
+//! of its newer one, and its end at any time. Invariants: the link that was opened last is the
+//! peer's; a link that is not, is closed, so that a peer that lives behind it notices and dials
+//! again; an end takes away the link that ended, never its successor.
 
 use std::collections::BTreeMap;
 
 use super::LinkId;
 
-/// What its owner knows of a linked peer. It holds the link's [`Sender`](super::Sender): dropping it closes the link.
+/// What its owner knows of a linked peer. It holds the link's [`Sender`](super::Sender): dropping
+/// it closes the link.
 pub trait Linked {
     /// Whether both are links of the same peer.
     fn is_same_peer(&self, other: &Self) -> bool;

@@ -1,11 +1,13 @@
 //! Deaths of guests that this node runs, seen at once and told to all other directors.
 //!
-//! A guest's kernel is gone when its end of its link is: the kernel of the node says so within microseconds, while its
-//! lease requests would be missed after 100 ms. This node's director then puts the guest last at once, and the agents of
-//! the other nodes are told directly, without a controller, by datagrams that are repeated. All that is a hint: a guest
-//! that asks for its lease again is believed alive again, and leaving nobody out is the rule either way.
+//! A guest's kernel is gone when its end of its link is: the kernel of the node says so within
+//! microseconds, while its lease requests would be missed after 100 ms. This node's director then
+//! puts the guest last at once, and the agents of the other nodes are told directly, without a
+//! controller, by datagrams that are repeated. All that is a hint: a guest that asks for its lease
+//! again is believed alive again, and leaving nobody out is the rule either way.
 //!
-//! Not here: destroying the guest and making it anew ([`super::guests`]), and what a belief means (`core::steer`).
+//! Not here: destroying the guest and making it anew ([`super::guests`]), and what a belief means
+//! (`core::steer`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -21,7 +23,8 @@ use super::ways::Change;
 use crate::clock;
 use crate::lease::Notice;
 
-/// How often others are told: one may be lost, and a request of the guest that was on its way may undo another.
+/// How often others are told: one may be lost, and a request of the guest that was on its way may
+/// undo another.
 const TELL_TIMES: u8 = 3;
 const TELL_EVERY_US: u64 = 15_000;
 

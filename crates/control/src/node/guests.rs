@@ -1,8 +1,9 @@
 //! The thread that keeps a node's guests as they are ordered.
 //!
-//! It owns the driver of the hypervisor, whose calls take their time. Four times a second, and whenever orders change,
-//! it looks at what runs: what is not ordered is destroyed, what is dead is destroyed and made anew, what is missing is
-//! made, and a program that died is started again. It reports all that runs, and what does not work.
+//! It owns the driver of the hypervisor, whose calls take their time. Four times a second, and
+//! whenever orders change, it looks at what runs: what is not ordered is destroyed, what is dead is
+//! destroyed and made anew, what is missing is made, and a program that died is started again. It
+//! reports all that runs, and what does not work.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

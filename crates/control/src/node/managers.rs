@@ -1,7 +1,7 @@
 //! The thread that keeps traffic managers at the ordered program and site configuration.
 //!
-//! A generation is tried once: a manager that refuses a configuration, or fails an upgrade, keeps what it had, and the
-//! refusal is reported until another generation is ordered.
+//! A generation is tried once: a manager that refuses a configuration, or fails an upgrade, keeps
+//! what it had, and the refusal is reported until another generation is ordered.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -91,7 +91,8 @@ pub trait ManagerControl: Send + Sync {
     /// Applies this site configuration, or says why it is refused.
     fn reload(&self, guest: &str, site: &str) -> Result<(), String>;
 
-    /// Replaces keeper and worker by the program at this path (none: the agent's own), and carries all connections over.
+    /// Replaces keeper and worker by the program at this path (none: the agent's own), and carries
+    /// all connections over.
     fn upgrade(&self, guest: &str, program: Option<&str>) -> Result<Option<Ledger>, String>;
 
     /// Clients are told to close where their protocol can say so, or are no longer.
@@ -101,7 +102,8 @@ pub trait ManagerControl: Send + Sync {
     fn look(&self, guest: &str) -> Option<Looked>;
 }
 
-/// What is known of a guest's manager; kept in a file, so that an agent that comes back repeats nothing.
+/// What is known of a guest's manager; kept in a file, so that an agent that comes back repeats
+/// nothing.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 struct Own {
     boot: u64,

@@ -10,7 +10,8 @@ use super::{GuestLink, Node, Work};
 use crate::message::{IngressOrders, Orders, ToIngress};
 
 impl Node {
-    /// Tells plane, guests and threads what follows from orders and from what runs, where it changed.
+    /// Tells plane, guests and threads what follows from orders and from what runs, where it
+    /// changed.
     pub(super) fn spread(&mut self) {
         let Some(orders) = self.orders.clone() else {
             return;

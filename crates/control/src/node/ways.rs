@@ -1,8 +1,9 @@
-//! The threads that know by which next hop each guest on another node is reached, and whose link is cut.
+//! The threads that know by which next hop each guest on another node is reached, and whose link is
+//! cut.
 //!
-//! The kernel tells of every change of links, neighbours and routes as it happens; then its routes and neighbours are
-//! asked, so that the director needs no look-up of its own. A way that is not known is asked for, and left out until it
-//! is. Where telling fails, a slow look finds it.
+//! The kernel tells of every change of links, neighbours and routes as it happens; then its routes
+//! and neighbours are asked, so that the director needs no look-up of its own. A way that is not
+//! known is asked for, and left out until it is. Where telling fails, a slow look finds it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -33,8 +34,8 @@ pub trait Underlay: Send {
     /// The ways to these addresses, as far as known; what is not known is asked for.
     fn ways(&mut self, to: &BTreeSet<IpAddr>) -> BTreeMap<IpAddr, Way>;
 
-    /// Tells of changes from now on, from a thread of its own, until `tell` says false. One that cannot tell is looked
-    /// at now and then.
+    /// Tells of changes from now on, from a thread of its own, until `tell` says false. One that
+    /// cannot tell is looked at now and then.
     fn watch(&self, tell: Box<dyn Fn(Change) -> bool + Send>) {
         drop(tell);
     }

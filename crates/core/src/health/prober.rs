@@ -36,7 +36,8 @@ pub enum Action {
     GiveUp(ProbeId),
 }
 
-/// The machine for one member. Call [`Self::tick`] at [`Self::deadline`], then [`Self::poll_action`] until `None`.
+/// The machine for one member. Call [`Self::tick`] at [`Self::deadline`], then
+/// [`Self::poll_action`] until `None`.
 #[derive(Clone, Debug)]
 pub struct Prober {
     rules: Rules,
@@ -63,8 +64,8 @@ const JITTER_SHARE: u64 = 10;
 const UNKNOWN_HASTE: u64 = 10;
 
 impl Prober {
-    /// A member that nothing is known of. `jitter` is any random number: it spreads the first probes of many members
-    /// over a tenth of the interval.
+    /// A member that nothing is known of. `jitter` is any random number: it spreads the first
+    /// probes of many members over a tenth of the interval.
     pub fn new(rules: Rules, now_us: u64, jitter: u64) -> Self {
         Self::with_health(
             rules,
@@ -76,7 +77,8 @@ impl Prober {
         )
     }
 
-    /// A member whose health is known from before, for example from the process that this one follows.
+    /// A member whose health is known from before, for example from the process that this one
+    /// follows.
     pub fn with_health(
         rules: Rules,
         health: Health,
@@ -100,7 +102,8 @@ impl Prober {
         }
     }
 
-    /// Changes the rules and keeps the health. A probe that is running ends by the rules it started with.
+    /// Changes the rules and keeps the health. A probe that is running ends by the rules it started
+    /// with.
     pub fn set_rules(&mut self, rules: Rules, now_us: u64) {
         if rules == self.rules {
             return;
@@ -175,7 +178,8 @@ impl Prober {
     fn judge(&mut self, now_us: u64, outcome: Outcome) {
         let (says, reason) = match outcome {
             Outcome::Good { latency_us } => (Health::Up, HealthReason::Answered { latency_us }),
-            // It says nothing of the member, so it changes nothing; the reason is shown all the same.
+            // It says nothing of the member, so it changes nothing; the reason is shown all the
+            // same.
             Outcome::Bad(failure @ Failure::Local { .. }) => {
                 self.reason = HealthReason::Failed { failure };
                 return;
@@ -188,7 +192,8 @@ impl Prober {
             return;
         }
         self.contrary += 1;
-        // One bad result proves nothing, of a member that nothing is known of least: the machine may be busy.
+        // One bad result proves nothing, of a member that nothing is known of least: the machine
+        // may be busy.
         let needed = match (self.health, says) {
             (Health::Unknown, Health::Up) => 1,
             (Health::Unknown | Health::Up, _) => self.rules.fall.max(1),

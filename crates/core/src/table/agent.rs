@@ -44,8 +44,8 @@ pub enum Input {
     Stored { ticket: Ticket },
     /// A guest asks for its lease.
     Request(LeaseRequest),
-    /// Somebody saw the end of these guests. A hint: they are believed dead from now on, instead of after their
-    /// silence, until they ask again. It may be false, as any belief.
+    /// Somebody saw the end of these guests. A hint: they are believed dead from now on, instead of
+    /// after their silence, until they ask again. It may be false, as any belief.
     SeenDead { guests: Vec<GuestSlot> },
     /// `deadline()` has come.
     Tick,

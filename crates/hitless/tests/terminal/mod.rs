@@ -1,4 +1,5 @@
-//! A user at a terminal: starts `hitless`, members and clients in a private folder, and cleans up when a test panics.
+//! A user at a terminal: starts `hitless`, members and clients in a private folder, and cleans up
+//! when a test panics.
 
 #![allow(dead_code, reason = "each test file uses a part of it")]
 #![allow(
@@ -33,8 +34,8 @@ pub(crate) fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T 
     }
 }
 
-/// An address that nobody listens on. Another program may take it before it is used; ports of the ephemeral range go
-/// round, so that it is not soon.
+/// An address that nobody listens on. Another program may take it before it is used; ports of the
+/// ephemeral range go round, so that it is not soon.
 pub(crate) fn free_address() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0")
         .unwrap()
@@ -124,8 +125,8 @@ impl User {
     }
 }
 
-/// By another process: a descriptor for writing that a test next to this one inherits into its child would keep the
-/// copy from being run.
+/// By another process: a descriptor for writing that a test next to this one inherits into its
+/// child would keep the copy from being run.
 fn copy_program(to: &Path) {
     let status = Command::new("cp")
         .arg(env!("CARGO_BIN_EXE_hitless"))
@@ -231,7 +232,8 @@ pub(crate) fn signal(pid: i64, name: &str) {
     assert!(status.success());
 }
 
-/// A member that answers HTTP requests with its name, and everything else by sending it back. Ends with the test.
+/// A member that answers HTTP requests with its name, and everything else by sending it back. Ends
+/// with the test.
 pub(crate) struct Member {
     pub(crate) address: SocketAddr,
     is_over: Arc<AtomicBool>,

@@ -8,8 +8,8 @@ pub(super) struct Links {
     pub guest: hitless_net::Link,
 }
 
-/// The node's end of the guest's link: `g-NAME`, or, where that is longer than the kernel's 15 bytes, its beginning
-/// and a hash of the whole.
+/// The node's end of the guest's link: `g-NAME`, or, where that is longer than the kernel's 15
+/// bytes, its beginning and a hash of the whole.
 fn node_interface(name: &GuestName) -> String {
     let plain = format!("g-{name}");
     if plain.len() <= 15 {
@@ -128,7 +128,8 @@ fn apply(
     Ok(())
 }
 
-/// Gives `interface` these addresses and takes all others away, but for loopback's own and link-local ones.
+/// Gives `interface` these addresses and takes all others away, but for loopback's own and
+/// link-local ones.
 fn replace_addresses(
     netlink: &mut Netlink,
     interface: &str,

@@ -1,4 +1,5 @@
-//! A connection to an HTTP server whose objects are pieces of the pattern: `/16384` has so many bytes of it.
+//! A connection to an HTTP server whose objects are pieces of the pattern: `/16384` has so many
+//! bytes of it.
 
 use std::io::Read;
 

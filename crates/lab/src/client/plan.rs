@@ -16,12 +16,13 @@ pub enum Command {
     Refill,
     /// Ends the window and begins one called `name`. Answered with the report of the one that ends.
     Mark { name: String },
-    /// From now on streams that would be endless last at most so long, and new ones follow them; none: endless again.
+    /// From now on streams that would be endless last at most so long, and new ones follow them;
+    /// none: endless again.
     Last { seconds: Option<u64> },
     /// Which flows are open.
     Flows,
-    /// Ends every connection as its protocol wants. Answered with the report of the last window, in which no
-    /// connection is carried.
+    /// Ends every connection as its protocol wants. Answered with the report of the last window, in
+    /// which no connection is carried.
     Finish,
 }
 
@@ -50,8 +51,8 @@ pub enum Answer {
 #[serde(deny_unknown_fields)]
 pub struct Plan {
     pub workloads: Vec<Workload>,
-    /// A connection that was due to receive something and did not for so long counts as closed early, although nobody
-    /// closed it.
+    /// A connection that was due to receive something and did not for so long counts as closed
+    /// early, although nobody closed it.
     #[serde(default = "Plan::default_silence_ms")]
     pub silence_ms_max: u64,
     /// A connection that is not established after so long counts as refused.
@@ -79,10 +80,12 @@ pub struct Workload {
     pub count: u32,
     /// Taken in turn.
     pub to: Vec<SocketAddr>,
-    /// Time between messages or requests of one connection. 0: without pause, for `slow` between its reads.
+    /// Time between messages or requests of one connection. 0: without pause, for `slow` between
+    /// its reads.
     #[serde(default)]
     pub interval_ms: u32,
-    /// Bytes of a message's payload. For HTTP: of the object, which the servers must have under this size's name.
+    /// Bytes of a message's payload. For HTTP: of the object, which the servers must have under
+    /// this size's name.
     #[serde(default)]
     pub bytes: u32,
     /// How long a stream lasts before it ends and a new one follows; none: endless.

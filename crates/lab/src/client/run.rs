@@ -403,7 +403,8 @@ impl<W: Write> Clients<W> {
                     stream.read(socket, scratch, now, waiting)
                 }
                 Body::Http(http) => {
-                    // Written first, so that a request that cannot go out does not hide an answer that is there.
+                    // Written first, so that a request that cannot go out does not hide an answer
+                    // that is there.
                     let written = http.write(socket);
                     http.read(socket, scratch, now, waiting)?;
                     written
@@ -673,8 +674,8 @@ impl Connection {
     }
 }
 
-/// When a new stream ends: after its workload's time, or the time that all have now; spread over the second half of
-/// it, so that not all end at once.
+/// When a new stream ends: after its workload's time, or the time that all have now; spread over
+/// the second half of it, so that not all end at once.
 fn ends_at(workload: &Workload, serial: u64, now: u64, last_s: Option<u64>) -> u64 {
     let limit = match (workload.lasts_s, last_s) {
         (Some(own), Some(all)) => Some(own.min(all)),

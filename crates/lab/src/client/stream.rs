@@ -75,7 +75,8 @@ impl Stream {
         self.reader.is_mid_message() || self.writer.backlog() > 0
     }
 
-    /// Ends it at `at_us`, unless it ends before. A half-closed one has nothing left to say it with.
+    /// Ends it at `at_us`, unless it ends before. A half-closed one has nothing left to say it
+    /// with.
     pub(super) fn end_at(&mut self, at_us: u64) {
         if self.kind != WorkloadKind::HalfClosed {
             self.ends_at_us = self.ends_at_us.min(at_us);
@@ -93,7 +94,8 @@ impl Stream {
         self.ends_at_us != u64::MAX
     }
 
-    /// Asks the server whether it is there, if the connection is one that does not show it by itself.
+    /// Asks the server whether it is there, if the connection is one that does not show it by
+    /// itself.
     pub(super) fn probe(&mut self) -> bool {
         if self.kind == WorkloadKind::Idle && !self.writer.has_ended() {
             self.writer.probe();
@@ -152,7 +154,8 @@ impl Stream {
         waiting.received(now);
         let is_probing = &mut self.is_probing;
         let result = self.reader.feed(bytes, |event| match event {
-            // How long a message was under way. One that was written without pause waited for its turn, not for us.
+            // How long a message was under way. One that was written without pause waited for its
+            // turn, not for us.
             Event::Message { made_us } if is_paced => waiting.took(now.saturating_sub(made_us)),
             Event::ProbeAnswer => *is_probing = false,
             Event::End => is_finished = true,

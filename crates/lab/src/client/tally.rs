@@ -41,7 +41,8 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// Counts one connection's outcome. The connection itself is counted when the window begins or it is opened.
+    /// Counts one connection's outcome. The connection itself is counted when the window begins or
+    /// it is opened.
     pub fn count(&mut self, outcome: Outcome) {
         let counter = match outcome {
             Outcome::Carried => &mut self.carried,
@@ -90,10 +91,12 @@ pub struct Report {
     pub workloads: BTreeMap<String, Tally>,
     /// Names of the workloads that speak HTTP.
     pub http: Vec<String>,
-    /// Segments that the clients sent again in the window, and in a window of the same length just before it.
+    /// Segments that the clients sent again in the window, and in a window of the same length just
+    /// before it.
     pub retransmits: u64,
     pub retransmits_before: u64,
-    /// How long the second window was: shorter than the first if the clients had not run for so long.
+    /// How long the second window was: shorter than the first if the clients had not run for so
+    /// long.
     pub before_ms: u64,
     /// Most connections that were in the middle of a message or answer at one time.
     pub mid_message_max: u64,

@@ -1,4 +1,5 @@
-//! The tally cannot lie: against a right server it finds nothing, against each kind of wrong one just that.
+//! The tally cannot lie: against a right server it finds nothing, against each kind of wrong one
+//! just that.
 //!
 //! No product takes part. All run on loopback and need no root.
 
@@ -138,7 +139,8 @@ impl Drop for Server {
     }
 }
 
-/// A listener whose connections are handled by `handle`, each on a thread, as long as the test runs.
+/// A listener whose connections are handled by `handle`, each on a thread, as long as the test
+/// runs.
 fn listener(handle: impl Fn(TcpStream) + Clone + Send + 'static) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -208,8 +210,8 @@ fn one(kind: WorkloadKind, to: SocketAddr) -> Clients {
     Clients::start(plan(vec![workload("only", kind, 1, to)]))
 }
 
-/// Copies both ways between each client and `to`; `change` may alter what goes to the client, told how many bytes
-/// went before. False cuts both.
+/// Copies both ways between each client and `to`; `change` may alter what goes to the client, told
+/// how many bytes went before. False cuts both.
 fn between(
     to: SocketAddr,
     change: impl Fn(&mut [u8], u64) -> bool + Clone + Send + 'static,
@@ -527,7 +529,8 @@ fn a_gap_is_measured_and_silence_is_a_loss() {
         assert_eq!(report.total.lost(), 0, "{report:?}");
         longest = longest.max(report.total.stall_ms_max);
     }
-    // A later window does not have it any more. (The first ones may: the gap was seen while it still went on.)
+    // A later window does not have it any more. (The first ones may: the gap was seen while it
+    // still went on.)
     while clients.mark("later").total.stall_ms_max >= 600 {
         assert!(std::time::Instant::now() < deadline, "each window has it");
         thread::sleep(Duration::from_millis(50));

@@ -1,7 +1,8 @@
-//! Keeper and worker alone, for this crate's tests: `tm-test keeper CONFIG RUN_FOLDER PROGRAM [THREADS [DESCRIPTORS]]`.
+//! Keeper and worker alone, for this crate's tests: `tm-test keeper CONFIG RUN_FOLDER PROGRAM
+//! [THREADS [DESCRIPTORS]]`.
 //!
-//! `TM_BUILD` is the build's name, `TM_FAULT` what a successor does wrong: `die-N` or `hang-N` (at its Nth
-//! batch), `die-end`, `hang-end`, `layout`.
+//! `TM_BUILD` is the build's name, `TM_FAULT` what a successor does wrong: `die-N` or `hang-N` (at
+//! its Nth batch), `die-end`, `hang-end`, `layout`.
 
 use std::path::PathBuf;
 use std::process::ExitCode;

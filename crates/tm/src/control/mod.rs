@@ -1,8 +1,10 @@
-//! The control socket: how `hitless reload`, `upgrade`, `status`, `stop` and `metrics` reach a running keeper.
+//! The control socket: how `hitless reload`, `upgrade`, `status`, `stop` and `metrics` reach a
+//! running keeper.
 //!
-//! A Unix SEQPACKET socket named [`SOCKET_NAME`] in a folder that only its owner may enter; the keeper also checks the
-//! peer's user. A request is one packet, a reply is one or more: opcodes are fixed, bodies are text that the keeper does
-//! not read (it comes from the worker). The client waits as long as the keeper works; it owns no part of that work.
+//! A Unix SEQPACKET socket named [`SOCKET_NAME`] in a folder that only its owner may enter; the
+//! keeper also checks the peer's user. A request is one packet, a reply is one or more: opcodes are
+//! fixed, bodies are text that the keeper does not read (it comes from the worker). The client
+//! waits as long as the keeper works; it owns no part of that work.
 
 use core::fmt;
 use std::io;
@@ -25,11 +27,13 @@ pub enum Request {
     Upgrade,
     /// One JSON document: programs, virtual servers, pools, members, counters, ledgers.
     Status,
-    /// Stop accepting, let connections finish for the drain time, then exit. Answered when the drain has begun.
+    /// Stop accepting, let connections finish for the drain time, then exit. Answered when the
+    /// drain has begun.
     Stop,
     /// Prometheus text.
     Metrics,
-    /// Go on as before, but tell clients to close where their protocol can say so. Survives workers and upgrades.
+    /// Go on as before, but tell clients to close where their protocol can say so. Survives workers
+    /// and upgrades.
     TellToClose,
     /// Tell them so no longer.
     KeepOpen,
@@ -139,8 +143,8 @@ impl Client {
     }
 }
 
-/// Where the run folder is when nobody says: `$HITLESS_RUN`, `/run/hitless` for root, else `hitless` in
-/// `$XDG_RUNTIME_DIR`, else `/tmp/hitless-UID`.
+/// Where the run folder is when nobody says: `$HITLESS_RUN`, `/run/hitless` for root, else
+/// `hitless` in `$XDG_RUNTIME_DIR`, else `/tmp/hitless-UID`.
 pub fn default_run_folder() -> PathBuf {
     if let Some(folder) = std::env::var_os("HITLESS_RUN").filter(|value| !value.is_empty()) {
         return folder.into();

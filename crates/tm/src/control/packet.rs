@@ -1,4 +1,5 @@
-//! Packets of the control socket. Both sides may be of different releases: the first 8 bytes never change.
+//! Packets of the control socket. Both sides may be of different releases: the first 8 bytes never
+//! change.
 //!
 //! | bytes | request | reply |
 //! | --- | --- | --- |

@@ -1,4 +1,5 @@
-//! The control socket's side of the keeper: who may ask, what was asked, and answers that wait for room.
+//! The control socket's side of the keeper: who may ask, what was asked, and answers that wait for
+//! room.
 
 use std::collections::VecDeque;
 use std::io;
@@ -34,7 +35,8 @@ pub(super) enum Asked {
     Gone,
 }
 
-/// Makes the run folder, locks it for this keeper and binds the control socket in it. Returns lock and socket.
+/// Makes the run folder, locks it for this keeper and binds the control socket in it. Returns lock
+/// and socket.
 pub(super) fn open_run_folder(folder: &Path) -> Result<(OwnedFd, OwnedFd), KeeperError> {
     let refuse = |reason: String| KeeperError::RunFolder {
         path: folder.to_owned(),
@@ -121,7 +123,8 @@ impl ClientConnection {
         }
     }
 
-    /// Sends an answer, or as much of it as there is room for; the rest goes by [`flush`](Self::flush).
+    /// Sends an answer, or as much of it as there is room for; the rest goes by
+    /// [`flush`](Self::flush).
     pub(super) fn answer(&mut self, outcome: Outcome, text: &str) {
         self.waiting.extend(encode_reply(outcome, text.as_bytes()));
         self.flush();

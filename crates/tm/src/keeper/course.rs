@@ -1,5 +1,5 @@
-//! The keeper's course: which workers there are, what is being done, and what follows from each event. Pure: no clock, no
-//! process, no socket; [`drive`](super::drive) performs the actions.
+//! The keeper's course: which workers there are, what is being done, and what follows from each
+//! event. Pure: no clock, no process, no socket; [`drive`](super::drive) performs the actions.
 //!
 //! ```text
 //! Starting ─ applied ─► Serving ◄──────────────────────────────────────────────┐
@@ -17,20 +17,23 @@
 //! Serving ─ stop ─► Stopping ─ drained, ended, late ─► Over
 //! ```
 //!
-//! Words: the *worker* is [`Which::Current`]; in an upgrade the *successor* is [`Which::Next`], and the worker that has
-//! handed over all is [`Which::Leaving`].
+//! Words: the *worker* is [`Which::Current`]; in an upgrade the *successor* is [`Which::Next`], and
+//! the worker that has handed over all is [`Which::Leaving`].
 //!
 //! Invariants, each tested over every reachable state and every event:
-//! - A reload or an upgrade is answered exactly once, whatever dies, hangs or refuses in whatever order.
-//! - Each state that waits for a process has a patience; when that is over, a process is killed, and its end is an event.
-//!   Only Serving waits for nothing. (Nothing can be done about a process that SIGKILL does not end.)
-//! - Nobody takes back or adopts a connection while a process lives that may still read from it: a successor that failed
-//!   is waited for (Aborting), and no worker is started after a crash beside one that is being killed (Clearing).
+//! - A reload or an upgrade is answered exactly once, whatever dies, hangs or refuses in whatever
+//!   order.
+//! - Each state that waits for a process has a patience; when that is over, a process is killed,
+//!   and its end is an event. Only Serving waits for nothing. (Nothing can be done about a process
+//!   that SIGKILL does not end.)
+//! - Nobody takes back or adopts a connection while a process lives that may still read from it: a
+//!   successor that failed is waited for (Aborting), and no worker is started after a crash beside
+//!   one that is being killed (Clearing).
 //! - At most two workers live, and requests that change something wait until Serving.
 //!
-//! Failure paths of a takeover: the successor dies or hangs → Aborting → TakingBack → Serving. The worker dies → the
-//! successor goes on alone (Inheriting); it takes what was on its way, then asks for the rest. Both die → Restarting, and
-//! all comes from the keeper as after any crash.
+//! Failure paths of a takeover: the successor dies or hangs → Aborting → TakingBack → Serving. The
+//! worker dies → the successor goes on alone (Inheriting); it takes what was on its way, then asks
+//! for the rest. Both die → Restarting, and all comes from the keeper as after any crash.
 
 #[cfg(test)]
 mod tests;
@@ -62,9 +65,11 @@ pub(super) enum State {
     Moving { given: bool, taken: bool },
     /// The successor was killed in the takeover; its end is awaited.
     Aborting,
-    /// The successor is gone: the worker takes back, then asks for what the successor had committed.
+    /// The successor is gone: the worker takes back, then asks for what the successor had
+    /// committed.
     TakingBack,
-    /// The worker died in the takeover: its successor, the worker now, takes what was under way and asks for the rest.
+    /// The worker died in the takeover: its successor, the worker now, takes what was under way and
+    /// asks for the rest.
     Inheriting,
     /// The successor, the worker now, has all; its predecessor was told to exit.
     Leaving,
@@ -106,7 +111,8 @@ pub(super) enum Input {
     Late,
 }
 
-/// What to do, in order. The answer's text is what the driver noted first since the request, and then this.
+/// What to do, in order. The answer's text is what the driver noted first since the request, and
+/// then this.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Action {
     /// Send the file's bytes to the worker.
@@ -160,7 +166,8 @@ const EXIT_US: u64 = 2_000_000;
 const RESTART_PAUSE_US: u64 = 1_000_000;
 
 impl State {
-    /// How long it may last; `None`: as long as it will. Stopping has the operator's time, which the driver knows.
+    /// How long it may last; `None`: as long as it will. Stopping has the operator's time, which
+    /// the driver knows.
     pub(super) fn patience_us(self) -> Option<u64> {
         match self {
             Self::Serving | Self::Over | Self::Stopping => None,
@@ -176,7 +183,8 @@ impl State {
         }
     }
 
-    /// Whether a request can begin now. Others wait in order; a stop does not wait for a worker that does not come up.
+    /// Whether a request can begin now. Others wait in order; a stop does not wait for a worker
+    /// that does not come up.
     pub(super) fn takes(self, request: Input) -> bool {
         match self {
             Self::Serving | Self::Stopping => true,
@@ -185,8 +193,8 @@ impl State {
         }
     }
 
-    /// What follows. An event that means nothing in a state (a packet of a worker that was told otherwise meanwhile)
-    /// changes nothing.
+    /// What follows. An event that means nothing in a state (a packet of a worker that was told
+    /// otherwise meanwhile) changes nothing.
     pub(super) fn on(self, input: Input) -> (Self, &'static [Action]) {
         use self::Action as A;
         use self::Input as I;

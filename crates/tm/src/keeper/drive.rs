@@ -289,7 +289,8 @@ impl Keeper {
         current.send_with(&ToWorker::GiveTo { successor }, give);
     }
 
-    /// What the successor had committed comes back as after a crash; the rest, its predecessor still has.
+    /// What the successor had committed comes back as after a crash; the rest, its predecessor
+    /// still has.
     fn take_back(&mut self) {
         self.begin_crash_ledger();
         let successor = self.lost_successor;

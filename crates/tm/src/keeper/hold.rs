@@ -1,7 +1,8 @@
-//! What the keeper holds for connections: duplicates of their sockets and of the pipes that have their bytes.
+//! What the keeper holds for connections: duplicates of their sockets and of the pipes that have
+//! their bytes.
 //!
-//! Nobody reads or writes them here. They keep a connection open over its worker's death, and are closed when the
-//! worker says so or when nobody is left to want them.
+//! Nobody reads or writes them here. They keep a connection open over its worker's death, and are
+//! closed when the worker says so or when nobody is left to want them.
 
 use std::collections::{HashMap, HashSet};
 use std::os::fd::OwnedFd;
@@ -25,7 +26,8 @@ pub(super) struct Held {
     pub(super) lanes: Vec<HeldLane>,
     /// Descriptors in all lanes.
     pub(super) count: usize,
-    /// Connections that the keeper could not protect for want of descriptors. They live on in their worker.
+    /// Connections that the keeper could not protect for want of descriptors. They live on in their
+    /// worker.
     pub(super) unprotected: u64,
 }
 
@@ -57,7 +59,8 @@ impl Held {
         }
     }
 
-    /// Takes a worker's packet in. Descriptors that are missing (the keeper is at its limit) cost protection only.
+    /// Takes a worker's packet in. Descriptors that are missing (the keeper is at its limit) cost
+    /// protection only.
     pub(super) fn apply(&mut self, lane: usize, maker: u32, entries: &[Entry], fds: Vec<OwnedFd>) {
         let mut fds = fds.into_iter().map(Rc::new);
         let held = &mut self.lanes[lane];
@@ -110,7 +113,8 @@ impl Held {
         }
     }
 
-    /// What no living worker owns, as packets for the one that goes on, per lane; and forgets what nobody uses.
+    /// What no living worker owns, as packets for the one that goes on, per lane; and forgets what
+    /// nobody uses.
     pub(super) fn orphans(&mut self, slots: &Slots, dead: u32, living: &[u32]) -> Vec<Vec<Packet>> {
         (0..self.lanes.len())
             .map(|lane| self.orphans_of_lane(slots, lane, dead, living))

@@ -1,7 +1,9 @@
-//! Listening sockets: per address a fixed set, one for each event loop, open for as long as the keeper lives.
+//! Listening sockets: per address a fixed set, one for each event loop, open for as long as the
+//! keeper lives.
 //!
-//! All sockets of a set share the address by SO_REUSEPORT. Since that would also let a second program of the same user
-//! join in unnoticed, an address is first tried without it: whoever has it already makes that fail.
+//! All sockets of a set share the address by SO_REUSEPORT. Since that would also let a second
+//! program of the same user join in unnoticed, an address is first tried without it: whoever has it
+//! already makes that fail.
 
 use core::net::SocketAddr;
 use std::io;

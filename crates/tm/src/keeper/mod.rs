@@ -1,8 +1,8 @@
 //! The keeper process: holds what must outlive a program, and has no parser.
 //!
-//! What it does, and when, is the pure machine [`course`]; [`drive`] performs what that decides, [`packets`] reads what
-//! workers say. One job (start, reload, upgrade, stop) at a time; further requests wait in order. One thread, one `poll`,
-//! no blocking call but process creation.
+//! What it does, and when, is the pure machine [`course`]; [`drive`] performs what that decides,
+//! [`packets`] reads what workers say. One job (start, reload, upgrade, stop) at a time; further
+//! requests wait in order. One thread, one `poll`, no blocking call but process creation.
 
 use core::num::NonZeroU16;
 use core::time::Duration;
@@ -36,22 +36,23 @@ mod packets;
 mod process;
 mod state;
 
-/// What a keeper is started with. A keeper that replaces itself by the program on disk is started with the same
-/// command line again, so the same options must come out of it.
+/// What a keeper is started with. A keeper that replaces itself by the program on disk is started
+/// with the same command line again, so the same options must come out of it.
 #[derive(Clone, Debug)]
 pub struct KeeperOptions {
     /// Read at the start and at each reload; never parsed here.
     pub config: PathBuf,
     /// Holds the control socket. Made if missing, with mode 0700; refused if others may enter it.
     pub run_folder: PathBuf,
-    /// The program that workers run and that an upgrade changes to: a path, looked up anew each time.
+    /// The program that workers run and that an upgrade changes to: a path, looked up anew each
+    /// time.
     pub program: PathBuf,
     /// Arguments that make it call [`crate::worker::run`].
     pub worker_args: Vec<OsString>,
     /// What distinguishes this build from another, shown in status.
     pub build_id: String,
-    /// Event loops of the worker, each with its own listening socket per address. `None`: one per processor.
-    /// Fixed for the life of the keeper, upgrades included.
+    /// Event loops of the worker, each with its own listening socket per address. `None`: one per
+    /// processor. Fixed for the life of the keeper, upgrades included.
     pub threads: Option<NonZeroU16>,
     /// User and group that a worker changes to when the keeper runs as root. `None`: 65534, nobody.
     pub worker_user: Option<(u32, u32)>,
@@ -101,8 +102,9 @@ pub enum KeeperError {
     },
 }
 
-/// Runs a keeper until it is stopped: `Ok` after a drain. Call it in a process that has no other threads yet.
-/// SIGHUP reloads, SIGUSR2 upgrades, SIGTERM and SIGINT drain and stop (a second one stops at once).
+/// Runs a keeper until it is stopped: `Ok` after a drain. Call it in a process that has no other
+/// threads yet. SIGHUP reloads, SIGUSR2 upgrades, SIGTERM and SIGINT drain and stop (a second one
+/// stops at once).
 pub fn run(options: KeeperOptions) -> Result<(), KeeperError> {
     let limit = carry_process::set_descriptor_limit(options.descriptors_max).map_err(|source| {
         KeeperError::Io {
@@ -122,7 +124,8 @@ pub fn run(options: KeeperOptions) -> Result<(), KeeperError> {
         |count| count.get().into(),
     );
     let lanes = threads.clamp(1, hitless_carry::slots::LANES_MAX);
-    // A connection costs the keeper at least one descriptor, so there are never more of them than that.
+    // A connection costs the keeper at least one descriptor, so there are never more of them than
+    // that.
     let per_lane = (limit.min(u64::from(SLOTS_PER_LANE_MAX)) as u32).max(64);
     let slots = Slots::create(lanes, per_lane).map_err(|source| KeeperError::Io {
         what: "slot file",
@@ -362,8 +365,8 @@ impl Keeper {
         }
     }
 
-    /// Takes in what event loops registered. A predecessor's lanes come first: what it registered before it handed a
-    /// connection over must be known before its successor can release it.
+    /// Takes in what event loops registered. A predecessor's lanes come first: what it registered
+    /// before it handed a connection over must be known before its successor can release it.
     fn drain_lanes(&mut self) {
         let mut buffer = vec![0u8; message::BYTES_MAX];
         let workers = [&self.leaving, &self.current, &self.next];
@@ -433,7 +436,8 @@ impl Keeper {
         (16 + self.clients.len() + of_workers + listening + self.held.count) as u64
     }
 
-    /// Pauses accepting before the keeper could lose descriptors that event loops send it meanwhile.
+    /// Pauses accepting before the keeper could lose descriptors that event loops send it
+    /// meanwhile.
     fn watch_descriptors(&mut self) {
         use core::sync::atomic::Ordering;
         let reserve = 64 + 96 * u64::from(self.slots.lanes());

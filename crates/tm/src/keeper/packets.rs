@@ -1,4 +1,5 @@
-//! What workers say on their links: greetings, addresses, results, texts; and the questions that they are asked.
+//! What workers say on their links: greetings, addresses, results, texts; and the questions that
+//! they are asked.
 
 use core::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -84,7 +85,8 @@ impl Keeper {
                 new.build
             ));
         }
-        // What the keeper holds, the bound pipes included, plus the sockets to members of HTTP requests.
+        // What the keeper holds, the bound pipes included, plus the sockets to members of HTTP
+        // requests.
         let needed = 2 * self.held.count as u64 + 64;
         (new.descriptors_max < needed).then(|| {
             format!(
@@ -223,7 +225,8 @@ impl Keeper {
         self.reloads += 1;
     }
 
-    /// A flag in the slot file, so that it outlives workers and upgrades; event loops look at it with each answer.
+    /// A flag in the slot file, so that it outlives workers and upgrades; event loops look at it
+    /// with each answer.
     pub(super) fn tell_to_close(&mut self, request: Request, who: Who) {
         let tells = request == Request::TellToClose;
         let flag = &self.slots.head().tells_to_close;

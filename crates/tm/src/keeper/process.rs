@@ -1,4 +1,5 @@
-//! A worker as its keeper sees it: a process, its link and its lanes, and what waits to be sent to it.
+//! A worker as its keeper sees it: a process, its link and its lanes, and what waits to be sent to
+//! it.
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
@@ -42,7 +43,8 @@ impl Queue {
         }
     }
 
-    /// Queues a packet and sends what there is room for. A receiver that is gone shows by its pidfd, not here.
+    /// Queues a packet and sends what there is room for. A receiver that is gone shows by its
+    /// pidfd, not here.
     pub(super) fn send(&mut self, packet: Packet) {
         self.waiting.push_back(packet);
         self.flush();

@@ -1,7 +1,8 @@
-//! What a keeper leaves to the program that replaces it: a sealed memory file, its layout version first.
+//! What a keeper leaves to the program that replaces it: a sealed memory file, its layout version
+//! first.
 //!
-//! Descriptors are written by their numbers, which exec keeps. The workers' hello says which layouts the new program
-//! reads, so a keeper never starts one that could not go on.
+//! Descriptors are written by their numbers, which exec keeps. The workers' hello says which
+//! layouts the new program reads, so a keeper never starts one that could not go on.
 
 use std::collections::{HashMap, VecDeque};
 use std::ffi::OsStr;
@@ -130,7 +131,8 @@ fn write(keeper: &Keeper, who: Who, text: &str, keep: &mut Vec<RawFd>) -> Vec<u8
     w.bytes
 }
 
-/// What the program before left, if this process replaced one. Call it before any descriptor is opened.
+/// What the program before left, if this process replaced one. Call it before any descriptor is
+/// opened.
 pub(super) fn inherited() -> Result<Option<(Inheritance, Vec<u8>)>, KeeperError> {
     let Some(number) = std::env::var(VARIABLE).ok() else {
         return Ok(None);

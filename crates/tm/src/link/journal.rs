@@ -1,4 +1,5 @@
-//! What was changed lately: kept by the keeper, told to the worker with each question, shown in status.
+//! What was changed lately: kept by the keeper, told to the worker with each question, shown in
+//! status.
 
 use std::collections::VecDeque;
 
@@ -13,7 +14,8 @@ const TEXT_BYTES_MAX: usize = 512;
 pub(crate) struct Entry {
     pub(crate) kind: ChangeKind,
     pub(crate) at_us: u64,
-    /// Sequence in the ledger of its kind: takeovers for an upgrade, else crashes. 0 if it touched no connection.
+    /// Sequence in the ledger of its kind: takeovers for an upgrade, else crashes. 0 if it touched
+    /// no connection.
     pub(crate) sequence: u64,
     pub(crate) text: String,
 }

@@ -1,6 +1,8 @@
-//! Packets of a lane: what an event loop gives the keeper to hold, and what it gets back after a death.
+//! Packets of a lane: what an event loop gives the keeper to hold, and what it gets back after a
+//! death.
 //!
-//! A packet is a list of entries of 9 bytes; the descriptors of all entries follow each other beside it.
+//! A packet is a list of entries of 9 bytes; the descriptors of all entries follow each other
+//! beside it.
 
 use crate::wire::{Malformed, Reader, Writer};
 

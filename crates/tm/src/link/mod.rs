@@ -11,8 +11,9 @@
 //!          ◄───────  Applied
 //! ```
 //!
-//! The same four steps make a reload. Beside the link, each event loop has a *lane*: a socket pair of its own on which
-//! it registers and releases descriptors, so that event loops share nothing ([`lane`]).
+//! The same four steps make a reload. Beside the link, each event loop has a *lane*: a socket pair
+//! of its own on which it registers and releases descriptors, so that event loops share nothing
+//! ([`lane`]).
 
 use core::net::SocketAddr;
 
@@ -133,7 +134,8 @@ pub(crate) enum ToWorker {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum ToKeeper {
     Hello(WorkerHello),
-    /// The configuration is valid and needs these addresses, each once: with a socket for every lane, and with one.
+    /// The configuration is valid and needs these addresses, each once: with a socket for every
+    /// lane, and with one.
     Accept {
         addresses: Vec<SocketAddr>,
         single: Vec<SocketAddr>,

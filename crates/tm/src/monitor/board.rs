@@ -1,9 +1,9 @@
 //! Who may be used, as the data path reads it.
 //!
-//! Invariants: there is one [`MemberState`] per pool and address for as long as somebody holds it, so what is known of a
-//! member survives reloads; [`MemberState::is_usable`] is one relaxed load and never blocks; the columns admin and
-//! health are separate and each has its reason; a worker's board also keeps health in the slot file, so that the worker
-//! after a crash begins with it.
+//! Invariants: there is one [`MemberState`] per pool and address for as long as somebody holds it,
+//! so what is known of a member survives reloads; [`MemberState::is_usable`] is one relaxed load
+//! and never blocks; the columns admin and health are separate and each has its reason; a worker's
+//! board also keeps health in the slot file, so that the worker after a crash begins with it.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -24,15 +24,16 @@ pub struct MemberKey {
     pub address: SocketAddr,
 }
 
-/// What is known of a member, as a value: what status shows and what a worker tells the one that follows it.
+/// What is known of a member, as a value: what status shows and what a worker tells the one that
+/// follows it.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct MemberHealth {
     pub admin: Admin,
     pub admin_reason: AdminReason,
     pub health: Health,
     pub health_reason: HealthReason,
-    /// When the health became what it is, by the monotonic clock of this machine in microseconds: the same for every
-    /// process of it. `None` while nothing is known.
+    /// When the health became what it is, by the monotonic clock of this machine in microseconds:
+    /// the same for every process of it. `None` while nothing is known.
     pub since_us: Option<u64>,
 }
 
@@ -47,7 +48,8 @@ pub struct MemberState {
 }
 
 impl MemberState {
-    /// Whether new work may go there: the operator lets it, and no probe says that it is down. One load.
+    /// Whether new work may go there: the operator lets it, and no probe says that it is down. One
+    /// load.
     pub fn is_usable(&self) -> bool {
         self.word.load(Ordering::Relaxed) == 0
     }
@@ -102,7 +104,8 @@ impl MemberState {
     }
 }
 
-/// A member's health in the slot file: one word, health in the two low bits, since when above them. 0 is unknown.
+/// A member's health in the slot file: one word, health in the two low bits, since when above them.
+/// 0 is unknown.
 #[derive(Debug)]
 struct Memory {
     slots: Arc<Slots>,
@@ -189,8 +192,8 @@ impl Board {
         Arc::new(memory.map_or_else(MemberState::default, MemberState::recalled))
     }
 
-    /// The place of a member, made if there is none: unknown, ready. A worker calls this when it builds its snapshot of
-    /// a configuration and keeps the result in it.
+    /// The place of a member, made if there is none: unknown, ready. A worker calls this when it
+    /// builds its snapshot of a configuration and keeps the result in it.
     pub fn member(&self, pool: &str, address: SocketAddr) -> Arc<MemberState> {
         let key = MemberKey {
             pool: pool.to_owned(),
@@ -202,8 +205,8 @@ impl Board {
         Arc::clone(place.or_insert_with(|| self.fresh(&key)))
     }
 
-    /// Makes a place for every member of `site` and forgets those that are not in it. Places that a snapshot in use
-    /// still holds go on to work, unseen.
+    /// Makes a place for every member of `site` and forgets those that are not in it. Places that a
+    /// snapshot in use still holds go on to work, unseen.
     pub fn keep_only(&self, site: &Site) {
         let mut members = lock(&self.members);
         let mut old = std::mem::take(&mut *members);
@@ -241,7 +244,8 @@ impl Board {
     }
 }
 
-/// A panic elsewhere leaves a whole value behind each of these locks, so its poison is no reason to stop.
+/// A panic elsewhere leaves a whole value behind each of these locks, so its poison is no reason to
+/// stop.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,7 +1,7 @@
 //! The monitors' event loop: a dumb loop around one prober per member.
 //!
-//! Invariants: a member has at most one probe that counts, and at most one socket; at most [`PROBES_MAX`] sockets are
-//! open; the board changes only here and by the operator's word.
+//! Invariants: a member has at most one probe that counts, and at most one socket; at most
+//! [`PROBES_MAX`] sockets are open; the board changes only here and by the operator's word.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -34,7 +34,8 @@ pub(super) struct Watched {
     rules: Rules,
 }
 
-/// Every member of `site`: those that are probed, and those that are not and lose what an earlier monitor said.
+/// Every member of `site`: those that are probed, and those that are not and lose what an earlier
+/// monitor said.
 #[derive(Debug)]
 pub(super) struct Plan {
     watched: Vec<Watched>,
@@ -328,7 +329,8 @@ fn publish(member: &Member) {
         .set_health(health, reason.clone(), since);
 }
 
-/// The machine's monotonic clock: the same for every process, so that a worker can tell the next one since when.
+/// The machine's monotonic clock: the same for every process, so that a worker can tell the next
+/// one since when.
 fn now_us() -> u64 {
     let now = clock_gettime(ClockId::Monotonic);
     let seconds = u64::try_from(now.tv_sec).unwrap_or(0);

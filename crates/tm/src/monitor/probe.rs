@@ -5,8 +5,8 @@
 //!           \--> (http) sending --> reading the head --> done, and the rest is read until the member closes
 //! ```
 //!
-//! The rest of a response is read and thrown away, so that the member sees an orderly end and not a reset; nobody waits
-//! for that, and the next probe of the member ends it.
+//! The rest of a response is read and thrown away, so that the member sees an orderly end and not a
+//! reset; nobody waits for that, and the next probe of the member ends it.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::SocketAddr;
@@ -166,7 +166,8 @@ impl Running {
     }
 }
 
-/// The status of the final response in `head`; interim ones (RFC 9110, 15.2) are taken out. `Err` if it is not HTTP.
+/// The status of the final response in `head`; interim ones (RFC 9110, 15.2) are taken out. `Err`
+/// if it is not HTTP.
 fn status_of(head: &mut Vec<u8>) -> Result<Option<u16>, ()> {
     loop {
         let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];

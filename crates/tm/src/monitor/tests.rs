@@ -1,4 +1,5 @@
-//! The monitors against real sockets on loopback. Everything is waited for with a deadline, nothing by time.
+//! The monitors against real sockets on loopback. Everything is waited for with a deadline, nothing
+//! by time.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};

@@ -1,9 +1,9 @@
 //! After a crash: what a dead worker owned, from the keeper's duplicates and the slot file.
 //!
-//! Raw TCP goes on as it was: its bytes are in sockets and pipes. An idle HTTP connection goes on if the kernel's byte
-//! counters are where the last finished exchange left them; otherwise bytes of a request or response died with the
-//! worker's memory, and the client is told by a reset. A connection on which two workers in a row died is not given to a
-//! third.
+//! Raw TCP goes on as it was: its bytes are in sockets and pipes. An idle HTTP connection goes on
+//! if the kernel's byte counters are where the last finished exchange left them; otherwise bytes of
+//! a request or response died with the worker's memory, and the client is told by a reset. A
+//! connection on which two workers in a row died is not given to a third.
 
 use core::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -104,7 +104,8 @@ impl EventLoop {
         let is_connecting = progress(&member).is_ok_and(|p| p.state == TcpState::Connecting);
         let peer = rustix::net::getpeername(&member).ok().flatten();
         let address = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
-        // A handshake under way has no peer yet by this call; its member is not known, so the connect begins anew.
+        // A handshake under way has no peer yet by this call; its member is not known, so the
+        // connect begins anew.
         let place = match address {
             Some(address) if !is_connecting => core.tables.member_of(server, address),
             _ => core
@@ -206,7 +207,8 @@ impl EventLoop {
         );
     }
 
-    /// The keeper has sent all, and this is the only worker: what is still another's, it had no descriptors of.
+    /// The keeper has sent all, and this is the only worker: what is still another's, it had no
+    /// descriptors of.
     fn adopted_all(&mut self, dead: u32) {
         self.orphan_pipes.clear();
         if dead != 0 {

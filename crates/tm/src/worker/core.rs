@@ -1,4 +1,5 @@
-//! What all connections of one event loop share: registry, slots, keeper's lane, pipes, timers, tables.
+//! What all connections of one event loop share: registry, slots, keeper's lane, pipes, timers,
+//! tables.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -158,7 +159,8 @@ impl Core {
         self.watch_reads(&self.keeper, Source::Keeper)
     }
 
-    /// Registrations belong to the open file, of which others have duplicates: they must be removed before a close.
+    /// Registrations belong to the open file, of which others have duplicates: they must be removed
+    /// before a close.
     pub(super) fn unwatch(&self, socket: &OwnedFd) {
         let raw = socket.as_raw_fd();
         let _ = self.registry.deregister(&mut SourceFd(&raw));
@@ -224,7 +226,8 @@ impl Core {
         }
     }
 
-    /// Gives the keeper duplicates of a slot's sockets, with the next [`flush_entries`](Self::flush_entries).
+    /// Gives the keeper duplicates of a slot's sockets, with the next
+    /// [`flush_entries`](Self::flush_entries).
     pub(super) fn register(&mut self, index: u32, sockets: &[&OwnedFd]) {
         let slot = self.slot(index);
         let generation = slot.generation.load(Ordering::Relaxed);
@@ -252,8 +255,8 @@ impl Core {
         self.fds.extend(fds);
     }
 
-    /// Sends what waits for the keeper. From then on it survives this process. Waits for room: a connection is not
-    /// served before the keeper can save it.
+    /// Sends what waits for the keeper. From then on it survives this process. Waits for room: a
+    /// connection is not served before the keeper can save it.
     pub(super) fn flush_entries(&mut self) {
         if self.entries.is_empty() {
             return;
@@ -270,7 +273,8 @@ impl Core {
             sent = message::send(&self.keeper, &[&bytes], &fds, true);
         }
         if let Err(error) = sent {
-            // Without a keeper there is nobody to serve for; its death ends this process by the link, too.
+            // Without a keeper there is nobody to serve for; its death ends this process by the
+            // link, too.
             tracing::error!("keeper's lane: {error}");
             std::process::exit(1);
         }

@@ -1,4 +1,5 @@
-//! One event loop: a thread that owns its connections from accept to end, and shares nothing on their path.
+//! One event loop: a thread that owns its connections from accept to end, and shares nothing on
+//! their path.
 //!
 //! ```text
 //! Waiting ─ the keeper's End, or a predecessor's ─► Serving ─ Give ─► Giving ─ Commit ─► Given

@@ -5,10 +5,11 @@
 //!                          └ none: 503       └ refused: next member; none left: 502
 //! ```
 //!
-//! The codec ([`hitless_proto::http1::Connection`]) decides everything about messages; this moves bytes and keeps the
-//! books in the slot: how many bytes were read and written at the end of the last finished exchange, so that after a
-//! crash the kernel's counters tell whether a byte of a later request is lost. Bytes are read into the thread's scratch
-//! buffer, and a connection owns memory only while some of them are stuck.
+//! The codec ([`hitless_proto::http1::Connection`]) decides everything about messages; this moves
+//! bytes and keeps the books in the slot: how many bytes were read and written at the end of the
+//! last finished exchange, so that after a crash the kernel's counters tell whether a byte of a
+//! later request is lost. Bytes are read into the thread's scratch buffer, and a connection owns
+//! memory only while some of them are stuck.
 
 use core::net::IpAddr;
 use std::os::fd::OwnedFd;
@@ -28,8 +29,8 @@ pub(super) use self::exchange::{End, end};
 mod exchange;
 mod flow;
 
-/// After an answer that the client may not expect, its sending half is read and dropped for this long, so that no reset
-/// overtakes the answer.
+/// After an answer that the client may not expect, its sending half is read and dropped for this
+/// long, so that no reset overtakes the answer.
 const LINGER_US_MAX: u64 = 1_000_000;
 /// Bytes of one read.
 const READ_BYTES_MAX: usize = 64 * 1024;
@@ -341,7 +342,8 @@ fn settle(core: &mut Core, http: &mut Http, index: usize) {
         return;
     };
     if !core.slot(client.slot).has_flag(REGISTERED) && client.codec.is_idle() {
-        // A connection that waits for its next request must survive; one that never waits costs the keeper nothing.
+        // A connection that waits for its next request must survive; one that never waits costs the
+        // keeper nothing.
         core.register(client.slot, &[&client.socket]);
     }
     arm(core, http, index);

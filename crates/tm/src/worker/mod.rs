@@ -1,7 +1,8 @@
 //! The worker process: parses the configuration and the traffic, and has no privileges.
 //!
-//! The main thread talks to the keeper, holds the configuration and answers questions; one event loop per lane does all
-//! else ([`event_loop`]). They exchange messages only when something changes, never for a connection or a request.
+//! The main thread talks to the keeper, holds the configuration and answers questions; one event
+//! loop per lane does all else ([`event_loop`]). They exchange messages only when something
+//! changes, never for a connection or a request.
 
 use core::net::SocketAddr;
 use std::collections::HashMap;
@@ -79,8 +80,8 @@ pub enum Fault {
     ReadsLayout(u16),
 }
 
-/// Runs a worker on the link to its keeper, which it finds at [`LINK_FD`], until the keeper says stop or is gone. Call it
-/// first in a process that has no other threads yet: it drops privileges.
+/// Runs a worker on the link to its keeper, which it finds at [`LINK_FD`], until the keeper says
+/// stop or is gone. Call it first in a process that has no other threads yet: it drops privileges.
 pub fn run(build_id: &str) -> Result<(), WorkerError> {
     run_trial(build_id, Trial::default())
 }
@@ -128,7 +129,8 @@ struct Worker {
     hello: KeeperHello,
     slots: Arc<Slots>,
     board: Board,
-    /// `None` until there is a site, and in a successor until it knows what its predecessor knew of members.
+    /// `None` until there is a site, and in a successor until it knows what its predecessor knew of
+    /// members.
     monitors: Option<Monitors>,
     admin: Option<(SocketAddr, AdminServer)>,
     scrapes: Arc<Scrapes>,
@@ -141,7 +143,8 @@ struct Worker {
     candidate: Option<Arc<Site>>,
     sockets: Vec<Listening>,
     bound: HashMap<SocketAddr, SocketAddr>,
-    /// What is known of members goes to the successor, or comes from the predecessor, on this socket.
+    /// What is known of members goes to the successor, or comes from the predecessor, on this
+    /// socket.
     knowledge: Option<OwnedFd>,
     successor: u32,
     counts: Counts,
@@ -153,7 +156,8 @@ struct Listening {
     sockets: Vec<OwnedFd>,
 }
 
-/// Scrapers that wait in the admin server's threads. The keeper's part of the metrics is asked for each.
+/// Scrapers that wait in the admin server's threads. The keeper's part of the metrics is asked for
+/// each.
 struct Scrapes {
     waiting: Mutex<Vec<Scrape>>,
     wake: Arc<OwnedFd>,
@@ -183,7 +187,8 @@ impl Scrapes {
     }
 }
 
-/// The number of a question that a scraper asked; the keeper's own are below it for billions of questions.
+/// The number of a question that a scraper asked; the keeper's own are below it for billions of
+/// questions.
 const SCRAPE_ID: u32 = u32::MAX;
 
 /// How many lanes have said what.
@@ -198,7 +203,8 @@ struct Counts {
     has_failed: bool,
 }
 
-/// Ends the process if its thread ends: an event loop that panicked leaves connections that only a new worker can serve.
+/// Ends the process if its thread ends: an event loop that panicked leaves connections that only a
+/// new worker can serve.
 struct EndProcess;
 
 impl Drop for EndProcess {
@@ -542,7 +548,8 @@ impl Worker {
         }
     }
 
-    /// Tells the successor which members are up. Without it, it would probe first and use all meanwhile.
+    /// Tells the successor which members are up. Without it, it would probe first and use all
+    /// meanwhile.
     fn tell_knowledge(&self, socket: &OwnedFd) {
         let known = serde_json::to_vec(&self.board.export()).unwrap_or_default();
         if let Ok(file) = memory::from_bytes("hitless-members", &known) {

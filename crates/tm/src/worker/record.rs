@@ -1,7 +1,7 @@
 //! Connection records: how one event loop writes a connection down and the next one reads it.
 //!
-//! The layout's version stands in the Begin packet of a takeover, before any record. Virtual servers and members are
-//! written by name, since their places differ between programs.
+//! The layout's version stands in the Begin packet of a takeover, before any record. Virtual
+//! servers and members are written by name, since their places differ between programs.
 
 use core::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -97,7 +97,8 @@ impl Item {
         }
     }
 
-    /// Reads one item; its descriptors come from `fds` in the order in which [`fds`](Self::fds) gave them.
+    /// Reads one item; its descriptors come from `fds` in the order in which [`fds`](Self::fds)
+    /// gave them.
     pub(super) fn read(
         core: &mut Core,
         r: &mut Reader<'_>,

@@ -1,4 +1,5 @@
-//! What an operator sees: the status document and the metrics, from slot file, board and the keeper's facts.
+//! What an operator sees: the status document and the metrics, from slot file, board and the
+//! keeper's facts.
 
 use std::collections::HashMap;
 use std::fmt::Write;
@@ -430,7 +431,8 @@ fn costs(ledger: Shared<'_>) -> String {
     )
 }
 
-/// A gauge that is added to and taken from by two programs in a takeover may be below zero for an instant.
+/// A gauge that is added to and taken from by two programs in a takeover may be below zero for an
+/// instant.
 fn open_of(sums: &[u64; KEYED_COUNTERS]) -> u64 {
     (sums[Keyed::Open as usize] as i64).max(0) as u64
 }
@@ -447,7 +449,8 @@ fn traffic(sums: &[u64; KEYED_COUNTERS]) -> Traffic {
     }
 }
 
-/// Families in the order of their first sample, each with all its samples together, as the format asks.
+/// Families in the order of their first sample, each with all its samples together, as the format
+/// asks.
 #[derive(Default)]
 struct Metrics {
     order: Vec<String>,

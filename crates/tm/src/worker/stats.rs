@@ -1,7 +1,7 @@
 //! Counters in the slot file: per event loop, and per virtual server and member of each event loop.
 //!
-//! They are added to by one event loop (by two while one hands over to the other) and summed when somebody asks. They
-//! survive takeovers and crashes, since no program owns them.
+//! They are added to by one event loop (by two while one hands over to the other) and summed when
+//! somebody asks. They survive takeovers and crashes, since no program owns them.
 
 use core::net::SocketAddr;
 use std::sync::atomic::Ordering;
@@ -30,7 +30,8 @@ pub(crate) enum Lane {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(usize)]
 pub(crate) enum Keyed {
-    /// Of a member: clients that use it now. (Those of a virtual server are counted from the slots.)
+    /// Of a member: clients that use it now. (Those of a virtual server are counted from the
+    /// slots.)
     Open = 0,
     Connections = 1,
     Requests = 2,

@@ -1,7 +1,9 @@
-//! Virtual servers, pools and members as one event loop uses them: its own copy, replaced in place by a reload.
+//! Virtual servers, pools and members as one event loop uses them: its own copy, replaced in place
+//! by a reload.
 //!
-//! A connection knows its virtual server and member by their place here. Places are kept for as long as the program
-//! runs: a virtual server that a reload removes accepts nothing more, and its connections go on.
+//! A connection knows its virtual server and member by their place here. Places are kept for as
+//! long as the program runs: a virtual server that a reload removes accepts nothing more, and its
+//! connections go on.
 
 use core::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -70,8 +72,9 @@ pub(super) struct Member {
 }
 
 impl Tables {
-    /// Applies a configuration; `listeners` has this event loop's socket for each address. Returns the listening sockets
-    /// that are not needed any more, with their servers: what waits in them is to be accepted before they are closed.
+    /// Applies a configuration; `listeners` has this event loop's socket for each address. Returns
+    /// the listening sockets that are not needed any more, with their servers: what waits in them
+    /// is to be accepted before they are closed.
     pub(super) fn apply(
         &mut self,
         site: &Site,
@@ -165,7 +168,8 @@ impl Tables {
         self.members.len() - 1
     }
 
-    /// The member for the next connection or request, none of those in `tried`. `None`: no usable one is left.
+    /// The member for the next connection or request, none of those in `tried`. `None`: no usable
+    /// one is left.
     pub(super) fn choose(&mut self, server: usize, tried: &[usize]) -> Option<usize> {
         let members = &self.members;
         let server = &mut self.servers[server];
@@ -196,7 +200,8 @@ impl Tables {
             Method::LeastConnections => {
                 let count = server.choices.len();
                 server.turn = (server.turn + 1) % count.max(1);
-                // Of several equal ones the first from this turn on, so that an idle pool is used evenly.
+                // Of several equal ones the first from this turn on, so that an idle pool is used
+                // evenly.
                 (0..count)
                     .map(|step| &server.choices[(server.turn + step) % count])
                     .filter(|choice| usable(choice))
@@ -209,7 +214,8 @@ impl Tables {
         }
     }
 
-    /// The place of a carried connection's virtual server; one that a reload removed gets a place that accepts nothing.
+    /// The place of a carried connection's virtual server; one that a reload removed gets a place
+    /// that accepts nothing.
     pub(super) fn server_of(&mut self, key: u64, protocol: Protocol) -> usize {
         if let Some(at) = self.servers.iter().position(|server| server.key == key) {
             return at;
@@ -240,7 +246,8 @@ impl Tables {
         }
     }
 
-    /// The place of a member by pool and address; one that a reload removed gets a place that nobody chooses.
+    /// The place of a member by pool and address; one that a reload removed gets a place that
+    /// nobody chooses.
     pub(super) fn member_named(&mut self, pool: &str, address: SocketAddr) -> usize {
         let is_it = |member: &Member| member.address == address && member.pool == pool;
         if let Some(at) = self.members.iter().position(is_it) {

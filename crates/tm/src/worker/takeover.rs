@@ -9,17 +9,20 @@
 //!   all lanes have every Ack: End            ───────►  owns and serves HTTP; accepts
 //! ```
 //!
-//! A batch is taken out of the predecessor's epoll before it is sent. Raw TCP has no state but the kernel's and the slot
-//! file's, so it goes on at once, and its descriptors are closed here with the acknowledgement; if the successor dies, it
-//! comes from the keeper with every byte. HTTP has state in memory: the predecessor keeps descriptors and codecs of every
-//! connection until the successor has restored all of all lanes, and the successor reads no byte of any before End. If it
-//! is silent for [`ACK_US_MAX`], or dies, the keeper ends it and waits for that; then the predecessor goes on with all that
-//! it kept. The commit of one connection is its owner in the slot file, written by the successor before it serves it: what
-//! it owns when it dies after End is lost or lives on as after any crash, and is counted so.
+//! A batch is taken out of the predecessor's epoll before it is sent. Raw TCP has no state but the
+//! kernel's and the slot file's, so it goes on at once, and its descriptors are closed here with
+//! the acknowledgement; if the successor dies, it comes from the keeper with every byte. HTTP has
+//! state in memory: the predecessor keeps descriptors and codecs of every connection until the
+//! successor has restored all of all lanes, and the successor reads no byte of any before End. If
+//! it is silent for [`ACK_US_MAX`], or dies, the keeper ends it and waits for that; then the
+//! predecessor goes on with all that it kept. The commit of one connection is its owner in the slot
+//! file, written by the successor before it serves it: what it owns when it dies after End is lost
+//! or lives on as after any crash, and is counted so.
 //!
-//! HTTP stands still for as long as the HTTP connections of the fullest lane take: some 5 µs each, 50 ms for 10,000.
-//! Connections stay in their slots, and the keeper's duplicates stay as they are. Between two batches the predecessor
-//! serves what it has not sent yet; new connections wait in the listening sockets until End.
+//! HTTP stands still for as long as the HTTP connections of the fullest lane take: some 5 µs each,
+//! 50 ms for 10,000. Connections stay in their slots, and the keeper's duplicates stay as they are.
+//! Between two batches the predecessor serves what it has not sent yet; new connections wait in the
+//! listening sockets until End.
 
 use std::collections::VecDeque;
 use std::io;
@@ -38,7 +41,8 @@ use crate::ledger::{Field, TAKEOVER};
 use crate::link::SNAPSHOT_LAYOUT;
 use crate::wire::{Malformed, Reader, Writer};
 
-/// Connections of one batch: all at once would stop each for a quarter of a second, 16 for a fraction of a millisecond.
+/// Connections of one batch: all at once would stop each for a quarter of a second, 16 for a
+/// fraction of a millisecond.
 const BATCH: usize = 16;
 /// Batches on their way.
 const IN_FLIGHT_MAX: usize = 4;
@@ -376,7 +380,8 @@ impl EventLoop {
         self.outbox.send(Report::TookBack);
     }
 
-    /// Of what stood still, that of which the successor had not begun to read. The rest is the keeper's, or is lost.
+    /// Of what stood still, that of which the successor had not begun to read. The rest is the
+    /// keeper's, or is lost.
     fn not_served_by(&self, successor: u32, items: Vec<Item>) -> Vec<Item> {
         let is_ours = |item: &Item| {
             // A connection to a member has no slot: it may be in the midst of an answer.
@@ -444,8 +449,8 @@ impl EventLoop {
                 return self.outbox.send(Report::Failed(text.to_owned()));
             }
             if received.len == 0 {
-                // It died before its End: nobody else has what it sent, and the keeper knows when it is gone and has
-                // the rest.
+                // It died before its End: nobody else has what it sent, and the keeper knows when
+                // it is gone and has the rest.
                 self.core.now_us = now_us();
                 self.finish_taking();
                 return self.outbox.send(Report::PredecessorGone);
@@ -509,8 +514,8 @@ impl EventLoop {
         }
         let goes_on = matches!(items.first(), Some(Item::Tcp(_)));
         if goes_on {
-            // Owned before acknowledged: if this process dies now, the predecessor takes them back, and if it dies
-            // later, the keeper finds them under this owner.
+            // Owned before acknowledged: if this process dies now, the predecessor takes them back,
+            // and if it dies later, the keeper finds them under this owner.
             self.own(&items);
         }
         let Some(taking) = &mut self.taking else {

@@ -6,10 +6,11 @@
 //!     └ none left: client reset
 //! ```
 //!
-//! A direction moves bytes by splice through a pipe that it has only while bytes are in it. The pipe's number is in the
-//! connection's slot before the first byte is in the pipe, and the keeper has both ends, so that a kill at any point
-//! loses no byte. A pipe is filled only when empty and emptied before it is filled again: the answer "try again" then
-//! says which side is stuck. Nothing is read from a side whose other side does not take it: that is the back-pressure.
+//! A direction moves bytes by splice through a pipe that it has only while bytes are in it. The
+//! pipe's number is in the connection's slot before the first byte is in the pipe, and the keeper
+//! has both ends, so that a kill at any point loses no byte. A pipe is filled only when empty and
+//! emptied before it is filled again: the answer "try again" then says which side is stuck. Nothing
+//! is read from a side whose other side does not take it: that is the back-pressure.
 
 use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
@@ -100,8 +101,8 @@ impl Pair {
     }
 }
 
-/// Takes a client that was just accepted. Its sockets are registered with the keeper; the caller flushes that and then
-/// calls [`begin`].
+/// Takes a client that was just accepted. Its sockets are registered with the keeper; the caller
+/// flushes that and then calls [`begin`].
 pub(super) fn accept(
     core: &mut Core,
     pairs: &mut Slab<Pair>,
@@ -236,7 +237,8 @@ fn try_next(core: &mut Core, pairs: &mut Slab<Pair>, index: usize) {
     }
 }
 
-/// Begins the connect to a member anew, for a connection whose handshake was under way when its worker died.
+/// Begins the connect to a member anew, for a connection whose handshake was under way when its
+/// worker died.
 pub(super) fn reconnect(core: &mut Core, pairs: &mut Slab<Pair>, index: usize) {
     match core.watch(&pairs[index].sockets[CLIENT], Source::TcpClient(index)) {
         Ok(()) => try_next(core, pairs, index),
@@ -296,7 +298,8 @@ fn pump(core: &mut Core, pair: &mut Pair, index: usize) -> Fate {
     let first = pump_direction(core, pair, index, CLIENT);
     let second = pump_direction(core, pair, index, MEMBER);
     if first == Fate::Broken || second == Fate::Broken {
-        // What the other side sent before it failed still reaches its reader, as far as that takes it now.
+        // What the other side sent before it failed still reaches its reader, as far as that takes
+        // it now.
         let _ = pump_direction(core, pair, index, CLIENT);
         let _ = pump_direction(core, pair, index, MEMBER);
         return Fate::Broken;

@@ -1,8 +1,8 @@
 //! A coarse timer wheel: one per event loop.
 //!
-//! An entry is a token and the moment at which its owner wants to be looked at; the owner then says whether anything is
-//! due. A deadline that moves further away costs nothing: the entry fires early and is set again. Precision is one
-//! [`TICK_US`], which is enough for timeouts of seconds.
+//! An entry is a token and the moment at which its owner wants to be looked at; the owner then says
+//! whether anything is due. A deadline that moves further away costs nothing: the entry fires early
+//! and is set again. Precision is one [`TICK_US`], which is enough for timeouts of seconds.
 
 use mio::Token;
 
@@ -27,8 +27,8 @@ impl Wheel {
         }
     }
 
-    /// Sets an entry. `armed_us` is the owner's note of when its earliest entry fires (0: it has none): an entry is only
-    /// added if that is later than what is wanted.
+    /// Sets an entry. `armed_us` is the owner's note of when its earliest entry fires (0: it has
+    /// none): an entry is only added if that is later than what is wanted.
     pub(super) fn set(&mut self, token: Token, at_us: u64, armed_us: &mut u64) {
         if *armed_us != 0 && *armed_us <= at_us + TICK_US {
             return;

@@ -1,4 +1,5 @@
-//! A traffic manager in a temporary folder, members that check and answer, and clients that check every byte.
+//! A traffic manager in a temporary folder, members that check and answer, and clients that check
+//! every byte.
 
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
@@ -312,8 +313,8 @@ impl Echo {
         }
     }
 
-    /// A member that answers HTTP requests: `/N` with N bytes of the pattern with seed N, `/chunked/N` likewise in
-    /// chunks, a body with its own bytes.
+    /// A member that answers HTTP requests: `/N` with N bytes of the pattern with seed N,
+    /// `/chunked/N` likewise in chunks, a body with its own bytes.
     pub fn http() -> Self {
         Self::start_with(|stream| {
             let _ = serve_http(stream);
@@ -468,8 +469,8 @@ impl HttpClient {
     }
 }
 
-/// A long-lived stream in a thread: sends the pattern, checks the echo, until told to finish; then half-closes and expects
-/// the rest and the end.
+/// A long-lived stream in a thread: sends the pattern, checks the echo, until told to finish; then
+/// half-closes and expects the rest and the end.
 pub struct Stream {
     finish: Arc<AtomicBool>,
     pub checked: Arc<AtomicU64>,

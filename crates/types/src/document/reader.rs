@@ -1,7 +1,8 @@
 //! Reads values out of a document's tree and reports what is wrong with them.
 //!
-//! Every function that finds something wrong adds a problem to the sink and answers `None`; callers go on, so that one
-//! run reports everything. A `None` therefore never means "absent": [`Object::optional`] says that.
+//! Every function that finds something wrong adds a problem to the sink and answers `None`; callers
+//! go on, so that one run reports everything. A `None` therefore never means "absent":
+//! [`Object::optional`] says that.
 
 use core::net::SocketAddr;
 use core::ops::RangeInclusive;

@@ -7,7 +7,8 @@ use core::time::Duration;
 pub const FILE_BYTES_MAX: usize = 1024 * 1024;
 /// How deep lists and mappings may nest; the format itself needs five.
 pub const DEPTH_MAX: usize = 32;
-/// Scalars, lists and mappings of a file, aliases counted as what they stand for: twice what fits without aliases.
+/// Scalars, lists and mappings of a file, aliases counted as what they stand for: twice what fits
+/// without aliases.
 pub const NODES_MAX: usize = 200_000;
 /// Pools of a site.
 pub const POOLS_MAX: usize = 10_000;

@@ -1,5 +1,5 @@
-//! Every field of a site file, by the mapping that it is in. The reader takes its names from here, and a test compares
-//! them with `docs/reference/site.md`.
+//! Every field of a site file, by the mapping that it is in. The reader takes its names from here,
+//! and a test compares them with `docs/reference/site.md`.
 
 /// A mapping of the file: how the reference calls it, and its fields.
 #[derive(Clone, Copy, Debug)]

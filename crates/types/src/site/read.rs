@@ -72,7 +72,8 @@ struct Address {
     path: String,
 }
 
-/// Pools by name. `None` for one that has an error of its own: references to it are good all the same.
+/// Pools by name. `None` for one that has an error of its own: references to it are good all the
+/// same.
 struct Pools {
     found: BTreeMap<Name, Option<Pool>>,
     /// Names that cannot be one: a reference to one of them is no second problem.

@@ -1,10 +1,12 @@
-//! What the look-up costs a message, end to end: the ingress on a real interface before a real server.
+//! What the look-up costs a message, end to end: the ingress on a real interface before a real
+//! server.
 //!
-//! client -- node with the director -- guest with the ingress and an echo server. The guest's side (the thread in which
-//! the kernel receives, and the server's) has a core of its own; all else has the other. Three programs are swapped on
-//! the guest's interface: *a* takes the encapsulation off, *b* is the ingress without its look-up, *c* the ingress. A
-//! round runs them a b c c b a, so that what drifts meets all alike, and a figure is the median of the rounds'
-//! differences. Messages are 64 bytes and their echoes, 66 at a time, over all connections in random order.
+//! client -- node with the director -- guest with the ingress and an echo server. The guest's side
+//! (the thread in which the kernel receives, and the server's) has a core of its own; all else has
+//! the other. Three programs are swapped on the guest's interface: *a* takes the encapsulation off,
+//! *b* is the ingress without its look-up, *c* the ingress. A round runs them a b c c b a, so that
+//! what drifts meets all alike, and a figure is the median of the rounds' differences. Messages are
+//! 64 bytes and their echoes, 66 at a time, over all connections in random order.
 
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
@@ -292,7 +294,8 @@ fn open_pinned(path: &Path) -> Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// The echo server: a process of its own, since both ends' descriptors may be more than one may have.
+/// The echo server: a process of its own, since both ends' descriptors may be more than one may
+/// have.
 struct Server(Child);
 
 impl Drop for Server {
@@ -302,7 +305,8 @@ impl Drop for Server {
     }
 }
 
-/// The argument that makes this program the echo server; a namespace and a number of connections follow.
+/// The argument that makes this program the echo server; a namespace and a number of connections
+/// follow.
 pub(crate) const ECHO: &str = "echo-server";
 
 pub(crate) fn serve(arguments: &[String]) -> Result<()> {

@@ -1,7 +1,9 @@
-//! `hitless-bpf-bench`: what a packet costs in director and ingress, beside a floor in the same run.
+//! `hitless-bpf-bench`: what a packet costs in director and ingress, beside a floor in the same
+//! run.
 //!
-//! Each figure is the median of several test runs of many packets, less the price of the wrapper that restores the
-//! packet in between (`src/c/bench.h`). Figures of one run compare; those of different machines do not.
+//! Each figure is the median of several test runs of many packets, less the price of the wrapper
+//! that restores the packet in between (`src/c/bench.h`). Figures of one run compare; those of
+//! different machines do not.
 
 mod end_to_end;
 
@@ -341,8 +343,9 @@ impl Bench {
         Ok(program.as_fd().try_clone_to_owned()?)
     }
 
-    /// Median nanoseconds per packet of each of `programs`, less the wrapper's; `moves_head` says whether the
-    /// wrapper had to move the packet's head back as well. All are measured in turn in each round.
+    /// Median nanoseconds per packet of each of `programs`, less the wrapper's; `moves_head` says
+    /// whether the wrapper had to move the packet's head back as well. All are measured in turn in
+    /// each round.
     #[expect(
         clippy::too_many_arguments,
         reason = "one call per kind of figure, each with all of them"

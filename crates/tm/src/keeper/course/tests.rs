@@ -1,4 +1,5 @@
-//! Every reachable state with every event: a worker may say anything at any time, hang or die at any time, and so may two.
+//! Every reachable state with every event: a worker may say anything at any time, hang or die at
+//! any time, and so may two.
 
 use std::collections::{BTreeSet, VecDeque};
 

@@ -1,4 +1,5 @@
-//! A request and its response: which member serves it, what happens when one fails, and how it ends.
+//! A request and its response: which member serves it, what happens when one fails, and how it
+//! ends.
 
 use std::sync::atomic::Ordering;
 
@@ -17,7 +18,8 @@ use crate::worker::core_of_lane::{Core, Source, reset_on_close};
 use crate::worker::stats::{Keyed, Lane};
 use crate::worker::tcp::CONNECT_TRIES_MAX;
 
-/// A request head is there: finds it a member. Returns the bytes of the head; `None`: the client is not to be stepped on.
+/// A request head is there: finds it a member. Returns the bytes of the head; `None`: the client is
+/// not to be stepped on.
 pub(super) fn request(
     core: &mut Core,
     room: &mut Room,
@@ -61,7 +63,8 @@ pub(super) fn request(
     Some(consumed)
 }
 
-/// Binds a member's connection to a client: an idle one, or a new one. `false`: there is no usable member.
+/// Binds a member's connection to a client: an idle one, or a new one. `false`: there is no usable
+/// member.
 pub(super) fn obtain(core: &mut Core, http: &mut Http, index: usize) -> bool {
     loop {
         let client = &mut http.clients[index];
@@ -112,7 +115,8 @@ pub(super) fn open_new(core: &mut Core, http: &mut Http, index: usize, member: u
     true
 }
 
-/// The member did not take the connection: nothing of the request has been sent, so another member may serve it.
+/// The member did not take the connection: nothing of the request has been sent, so another member
+/// may serve it.
 pub(super) fn connect_failed(core: &mut Core, room: &mut Room, http: &mut Http, index: usize) {
     let Some(client) = http.clients.get(index) else {
         return;
@@ -239,8 +243,9 @@ pub(super) fn done(core: &Core, http: &mut Http, index: usize, after: After, mem
         .store(client.written + unsent, Ordering::Relaxed);
     slot.set_flag(IN_FLIGHT, unread + unsent > 0);
     if after == After::Close {
-        // A client that asked for it sends nothing more. One that we tell may have sent its next request, and behind a
-        // request that was answered early (its member is closed then) more of its body may come.
+        // A client that asked for it sends nothing more. One that we tell may have sent its next
+        // request, and behind a request that was answered early (its member is closed then) more of
+        // its body may come.
         let is_expected = !core.tells_to_close() && member == After::Keep;
         client.closing = if is_expected {
             Closing::AfterOutput

@@ -1,7 +1,8 @@
-//! Bytes of an HTTP connection: read into the scratch buffer, stepped through the codec, sent to the other side.
+//! Bytes of an HTTP connection: read into the scratch buffer, stepped through the codec, sent to
+//! the other side.
 //!
-//! A system call per read and one per write of what a read brought: small pieces are collected in the codec's output,
-//! and a long run of a body goes out behind it from where it was read.
+//! A system call per read and one per write of what a read brought: small pieces are collected in
+//! the codec's output, and a long run of a body goes out behind it from where it was read.
 
 use std::io::IoSlice;
 use std::os::fd::OwnedFd;
@@ -82,13 +83,15 @@ pub(super) fn send(socket: &OwnedFd, first: &[u8], second: &[u8]) -> Result<usiz
     }
 }
 
-/// Reads from the client and takes the codec's steps. `false`: nothing came and nothing was stuck that could go on.
+/// Reads from the client and takes the codec's steps. `false`: nothing came and nothing was stuck
+/// that could go on.
 pub(super) fn read_client(core: &mut Core, room: &mut Room, http: &mut Http, index: usize) -> bool {
     let client = &mut http.clients[index];
     let stuck = client.codec.take_stuck(Side::Client, &mut room.scratch);
     let mut length = stuck;
     let mut is_end = false;
-    // While a pipelined request waits for its turn, nothing more is read: its pipeline would fill memory.
+    // While a pipelined request waits for its turn, nothing more is read: its pipeline would fill
+    // memory.
     let room_end = room.scratch.len().min(stuck + READ_BYTES_MAX);
     let may_read = client.readable
         && !client.is_at_end
@@ -103,8 +106,8 @@ pub(super) fn read_client(core: &mut Core, room: &mut Room, http: &mut Http, ind
             Ok((count, _)) => {
                 length += count;
                 client.read += count as u64;
-                // Less than there was room for: the socket is empty, and says when it no longer is. An end that the
-                // kernel has told of already is not told again.
+                // Less than there was room for: the socket is empty, and says when it no longer is.
+                // An end that the kernel has told of already is not told again.
                 client.readable = length == room_end || client.is_hung_up;
                 core.count_server(client.server, Keyed::BytesIn, count as u64);
             }
@@ -142,7 +145,8 @@ pub(super) fn read_client(core: &mut Core, room: &mut Room, http: &mut Http, ind
     has_more
 }
 
-/// Steps through `length` bytes of client input in the scratch buffer and keeps what is left. Returns the bytes used.
+/// Steps through `length` bytes of client input in the scratch buffer and keeps what is left.
+/// Returns the bytes used.
 pub(super) fn step_client(
     core: &mut Core,
     room: &mut Room,
@@ -214,7 +218,8 @@ pub(super) fn read_member(
     let mut is_end = false;
     let room_end = room.scratch.len().min(stuck + READ_BYTES_MAX);
     if stuck == room_end {
-        // A member whose output cannot be used although there is as much of it as a head may have: the codec says so.
+        // A member whose output cannot be used although there is as much of it as a head may have:
+        // the codec says so.
         step_member(core, room, http, index, stuck);
         return false;
     }
@@ -301,7 +306,8 @@ pub(super) fn step_member(
             told => {
                 put_client(core, room, http, index, tail);
                 if let Some(client) = http.clients.get_mut(index) {
-                    // What a member sent behind its response belongs to nobody: it is mad, and not used again.
+                    // What a member sent behind its response belongs to nobody: it is mad, and not
+                    // used again.
                     let is_clean = at == length;
                     if !is_clean && let Some(up) = client.up {
                         http.ups[up].is_at_end = true;
@@ -324,7 +330,8 @@ pub(super) fn step_member(
     room.work.out.clear();
 }
 
-/// Sends what the codec wrote and then a range of the scratch buffer to the client. `false`: the connection is over.
+/// Sends what the codec wrote and then a range of the scratch buffer to the client. `false`: the
+/// connection is over.
 pub(super) fn put_client(
     core: &mut Core,
     room: &mut Room,
@@ -362,7 +369,8 @@ pub(super) fn put_client(
     true
 }
 
-/// The same towards the member; while it is connecting, all of it waits. `false`: the connection is over.
+/// The same towards the member; while it is connecting, all of it waits. `false`: the connection is
+/// over.
 pub(super) fn put_member(
     core: &Core,
     room: &mut Room,
@@ -386,7 +394,8 @@ pub(super) fn put_member(
         match send_parts(&up.socket, out, tail) {
             Ok(count) => sent = count,
             Err(Errno::AGAIN) => {}
-            // It may have answered before it closed: reading tells. The bytes are nobody's any more.
+            // It may have answered before it closed: reading tells. The bytes are nobody's any
+            // more.
             Err(_) => has_failed = true,
         }
         up.writable = sent == out.len() + tail.len();
