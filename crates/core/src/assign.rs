@@ -176,15 +176,11 @@ fn standbys(
     let fits = |owner: usize, member: usize| {
         owner != member && (other_node(owner, member) || !has_choice[owner])
     };
-    // Standbys that stay: those that fit, up to a share of twice the mean, since nodes may be
-    // uneven.
-    let most = 2 * owners.len().div_ceil(members.len());
     let mut stands_by = vec![0_usize; members.len()];
     let mut standbys: Vec<Option<usize>> = Vec::with_capacity(owners.len());
     for (owner, before) in owners.iter().zip(before) {
-        let kept = index_of(before.standby).filter(|standby| {
-            owner.is_some_and(|owner| fits(owner, *standby)) && stands_by[*standby] < most
-        });
+        let kept =
+            index_of(before.standby).filter(|kept| owner.is_some_and(|owner| fits(owner, *kept)));
         if let Some(kept) = kept {
             stands_by[kept] += 1;
         }
@@ -199,6 +195,25 @@ fn standbys(
                 stands_by[fittest] += 1;
             }
             *standby = fittest;
+        }
+    }
+    // Who stands by for more than twice the mean (nodes may be uneven) gives units to those below
+    // it. Nobody falls below it by that, nobody rises above it: a second run finds nothing to do.
+    let most = 2 * owners.len().div_ceil(members.len());
+    for (standby, owner) in standbys.iter_mut().zip(owners) {
+        let (Some(from), Some(owner)) = (*standby, *owner) else {
+            continue;
+        };
+        if stands_by[from] <= most {
+            continue;
+        }
+        let fittest = (0..members.len())
+            .filter(|member| fits(owner, *member) && stands_by[*member] < most)
+            .min_by_key(|member| (stands_by[*member], *member));
+        if let Some(to) = fittest {
+            stands_by[from] -= 1;
+            stands_by[to] += 1;
+            *standby = Some(to);
         }
     }
     standbys

@@ -73,6 +73,19 @@ fn groups_move_together() {
     assert!(moves(&before, &after) <= BUCKETS / 3 + GROUP_BUCKETS);
 }
 
+/// Two small nodes stand by for a large one: both are above twice the mean, and nobody else fits.
+#[test]
+fn standbys_above_their_share_stay_where_nobody_else_fits() {
+    for unit in [Unit::Bucket, Unit::Group] {
+        for first in [1_u32, 2, 3, 4] {
+            let before = assign(&candidates(&[first, 1, 0, 4, 3, 0, 2]), &[], unit);
+            let weights = [4, 1, 0, 4, 1, 0, 4];
+            let after = assign(&candidates(&weights), &before, unit);
+            assert!(after == assign(&candidates(&weights), &after, unit));
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
