@@ -214,6 +214,10 @@ impl ManagerControl for Managers {
                 counters.insert(format!("last_{kind}_bytes_in_pipes"), bytes);
             }
         }
+        if let Some(losses) = status.losses {
+            counters.insert("crash_reset".to_owned(), losses.connections_total);
+            counters.insert("crash_requests_lost".to_owned(), losses.requests_total);
+        }
         Some(Looked {
             program: program.build,
             worker_pids: program.worker_pid.into_iter().collect(),

@@ -29,7 +29,13 @@ pub(crate) enum Field {
     MidMessage = 11,
     /// Bytes that were in the worker's own memory and went on.
     BytesBuffered = 12,
+    /// Of all changes of this kind together, so that nobody has to look after each.
+    ResetTotal = 13,
+    InFlightLostTotal = 14,
 }
+
+/// What a new change of the kind does not begin again with.
+const KEPT: [Field; 3] = [Field::Sequence, Field::ResetTotal, Field::InFlightLostTotal];
 
 /// Which ledger.
 #[derive(Clone, Copy, Debug)]
@@ -48,11 +54,13 @@ impl Which {
 pub(crate) struct Shared<'a>(&'a [AtomicU64; LEDGER_FIELDS]);
 
 impl Shared<'_> {
-    /// A change of this kind begins: all but the sequence starts again.
+    /// A change of this kind begins: all but the sequence and the totals start again.
     pub(crate) fn begin(self, now_us: u64, connections: u64) {
         let sequence = self.read(Field::Sequence) + 1;
-        for field in self.0 {
-            field.store(0, Ordering::Relaxed);
+        for (at, field) in self.0.iter().enumerate() {
+            if !KEPT.iter().any(|kept| *kept as usize == at) {
+                field.store(0, Ordering::Relaxed);
+            }
         }
         self.0[Field::BeganUs as usize].store(now_us, Ordering::Relaxed);
         self.0[Field::EndedUs as usize].store(now_us, Ordering::Relaxed);
@@ -62,6 +70,12 @@ impl Shared<'_> {
 
     pub(crate) fn add(self, field: Field, count: u64) {
         self.0[field as usize].fetch_add(count, Ordering::Relaxed);
+        let total = match field {
+            Field::Reset => Field::ResetTotal,
+            Field::InFlightLost => Field::InFlightLostTotal,
+            _ => return,
+        };
+        self.0[total as usize].fetch_add(count, Ordering::Relaxed);
     }
 
     pub(crate) fn max(self, field: Field, value: u64) {

@@ -21,6 +21,17 @@ pub struct Status {
     pub pools: Vec<PoolStatus>,
     /// The latest last; at most [`CHANGES_MAX`].
     pub changes: Vec<Change>,
+    /// `None` if an older program does not say.
+    #[serde(default)]
+    pub losses: Option<Losses>,
+}
+
+/// What deaths of workers have cost since the keeper was first started.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Losses {
+    pub connections_total: u64,
+    /// Of these, requests that were under way.
+    pub requests_total: u64,
 }
 
 /// Changes that a program remembers: those of a day of work by hand.

@@ -54,6 +54,7 @@ impl Controller {
                     .changes
                     .values()
                     .for_each(|change| sum.merge(&change.ledger));
+                sum.merge(&self.crashes());
                 Answer::Ledger(sum)
             }
             Question::Site | Question::PutSite(_) | Question::Order(_) | Question::CallBack(_) => {
@@ -428,6 +429,21 @@ impl Controller {
                 _ => None,
             },
             ledger: change.ledger,
+        }
+    }
+
+    /// What deaths of workers cost: nobody asked for them, so they are no change of their own.
+    fn crashes(&self) -> Ledger {
+        let guests = self
+            .reports()
+            .into_values()
+            .flat_map(|report| &report.guests);
+        let lost = guests.filter_map(|(_, guest)| guest.counters.get("crash_reset"));
+        let reset = lost.sum();
+        Ledger {
+            connections: reset,
+            reset,
+            ..Ledger::default()
         }
     }
 

@@ -71,6 +71,7 @@ fn example() -> Status {
             ledger: Some(ledger),
             bytes_in_pipes: Some(0),
         }],
+        losses: None,
     }
 }
 

@@ -16,7 +16,8 @@ use crate::ledger::{CRASH, Field, Shared, TAKEOVER};
 use crate::link::KeeperFacts;
 use crate::link::journal::Entry;
 use crate::status::{
-    Change, ChangeKind, MemberStatus, PoolStatus, Program, Status, Traffic, VirtualServerStatus,
+    Change, ChangeKind, Losses, MemberStatus, PoolStatus, Program, Status, Traffic,
+    VirtualServerStatus,
 };
 
 pub(super) fn status(worker: &Worker, facts: &KeeperFacts) -> String {
@@ -83,6 +84,10 @@ impl Sources<'_> {
             virtual_servers: self.servers(&census),
             pools: self.pools(),
             changes: self.changes(),
+            losses: Some(Losses {
+                connections_total: CRASH.of(self.slots.head()).read(Field::ResetTotal),
+                requests_total: CRASH.of(self.slots.head()).read(Field::InFlightLostTotal),
+            }),
         }
     }
 
@@ -359,6 +364,20 @@ impl Sources<'_> {
             &label,
             stall,
         );
+        for (name, help, field) in [
+            (
+                "hitless_lost_connections_total",
+                "connections lost in all of them",
+                Field::ResetTotal,
+            ),
+            (
+                "hitless_lost_requests_total",
+                "requests that were under way and were lost in all of them",
+                Field::InFlightLostTotal,
+            ),
+        ] {
+            out.counter(name, help, &label, ledger.read(field));
+        }
         let count = ledger.read(Field::Sequence);
         out.counter(
             "hitless_changes_total",
