@@ -48,6 +48,9 @@ pub struct Rules {
     /// At most one living guest leaves per row. Cleared: all that have to go and counted zero leave
     /// at once.
     pub one_leaves_per_row: bool,
+    /// A new standby joins in a row of its own, before others leave. Cleared: it joins in the row
+    /// in which all that have to go leave together.
+    pub join_before_leaving: bool,
     /// A joiner gets the row after all other guests. Cleared: together with them.
     pub joiner_last: bool,
     /// Directors get a row after all guests. Cleared: together with them. Redundant in the model;
@@ -91,6 +94,7 @@ impl Rules {
         count_half_open: true,
         leaver_first: true,
         one_leaves_per_row: true,
+        join_before_leaving: true,
         joiner_last: true,
         guests_before_directors: true,
         barrier: true,

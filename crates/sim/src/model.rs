@@ -25,7 +25,7 @@ use std::time::Instant;
 
 use hitless_core::rules::Rules;
 
-use mutants::{MUTANTS, WIDE, budget};
+use mutants::{MUTANTS, WIDE, wide_budget};
 use search::search;
 use state::State;
 
@@ -70,7 +70,7 @@ fn find(only: Option<&str>, limit: usize) -> bool {
     {
         let began = Instant::now();
         let rules = mutant.rules();
-        let Some(start) = trace::after(&rules, State::new(mutant.budget), mutant.prefix) else {
+        let Some(start) = mutant.begin(&rules) else {
             println!("{:28} its prefix is not possible", mutant.name);
             is_good = false;
             continue;
@@ -109,16 +109,19 @@ fn find(only: Option<&str>, limit: usize) -> bool {
 fn wide(limit: usize) -> bool {
     let mut is_good = true;
     println!(
-        "bounds: rows, wishes, program crashes, kernel crashes, suspicions, rebirths, packets in flight"
+        "bounds: rows, wishes, program crashes, kernel crashes, suspicions, rebirths, packets in \
+         flight, cuts, rows for other connections"
     );
     let begins = WIDE
         .iter()
-        .map(|of| ("at rest", budget(*of), [].as_slice()));
-    let deep = MUTANTS.iter().filter(|mutant| !mutant.prefix.is_empty());
-    let deep = deep.map(|mutant| (mutant.name, mutant.budget, mutant.prefix));
-    for (name, budget, prefix) in begins.chain(deep) {
+        .map(|of| ("at rest", Some(State::new(wide_budget(*of)))));
+    let deep = MUTANTS
+        .iter()
+        .filter(|mutant| !mutant.prefix.is_empty())
+        .map(|mutant| (mutant.name, mutant.begin(&Rules::ALL)));
+    for (name, start) in begins.chain(deep) {
         let began = Instant::now();
-        let Some(start) = trace::after(&Rules::ALL, State::new(budget), prefix) else {
+        let Some(start) = start else {
             println!("{name}: its prefix is not possible");
             is_good = false;
             continue;
@@ -126,7 +129,7 @@ fn wide(limit: usize) -> bool {
         let found = search(&Rules::ALL, start, limit);
         println!(
             "{name} {:?} {} states, depth {}, complete: {}, {} ms",
-            budget.numbers(),
+            start.budget.numbers(),
             found.states,
             found.depth,
             found.is_complete,

@@ -2,7 +2,7 @@
 //! small searches.
 
 use hitless_core::rules::Rules;
-use hitless_sim::model::mutants::{MUTANTS, REDUNDANT, WIDE, budget};
+use hitless_sim::model::mutants::{MUTANTS, REDUNDANT, WIDE, wide_budget};
 use hitless_sim::model::search::search;
 use hitless_sim::model::state::State;
 use hitless_sim::model::trace;
@@ -51,8 +51,8 @@ fn every_trace_belongs_to_a_mutant() {
 /// Rules 1 to 6, I1, I2, I3 and I4 over all interleavings at a small size.
 #[test]
 fn all_rules_hold_in_small_searches() {
-    for of in &WIDE[..2] {
-        let found = search(&Rules::ALL, State::new(budget(*of)), 5_000_000);
+    for of in &WIDE[..3] {
+        let found = search(&Rules::ALL, State::new(wide_budget(*of)), 5_000_000);
         assert!(
             found.counterexample.is_none(),
             "{of:?}: {:?}",
@@ -70,7 +70,7 @@ fn all_rules_hold_in_small_searches() {
 #[test]
 fn all_rules_hold_where_mutants_fail_late() {
     for mutant in MUTANTS.iter().filter(|mutant| !mutant.prefix.is_empty()) {
-        let start = trace::after(&Rules::ALL, State::new(mutant.budget), mutant.prefix).unwrap();
+        let start = mutant.begin(&Rules::ALL).unwrap();
         let found = search(&Rules::ALL, start, 1_000_000);
         let name = mutant.name;
         assert!(

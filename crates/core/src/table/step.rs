@@ -288,7 +288,24 @@ fn voluntary(rules: &Rules, entry: &Entry, view: &impl View) -> Next {
         .into_iter()
         .flatten()
         .find(|slot| !row.contains(*slot));
-    if let Some(joiner) = joiner
+    if !rules.join_before_leaving
+        && let Some(joiner) = joiner.filter(|joiner| *joiner != owner)
+        && row.head() == Some(owner)
+        && row.len() > 2
+    {
+        let goes = |slot: &GuestSlot| !is_wished(*slot);
+        return match row
+            .slots()
+            .filter(goes)
+            .find(|slot| !may_leave(view, *slot))
+        {
+            Some(slot) => Next::Wait(Wait::Connections(slot)),
+            None => written(entry, [owner, joiner].into_iter(), Why::Settle),
+        };
+    }
+    let joins =
+        |slot: &GuestSlot| rules.join_before_leaving || *slot == owner || row.head() == Some(owner);
+    if let Some(joiner) = joiner.filter(joins)
         && row.len() < ROW_SLOTS
     {
         // Behind the head; before it only where no living guest of the row could take a new

@@ -5,7 +5,7 @@ use hitless_core::rules::Rules;
 use hitless_core::steer::{Verdict, director};
 
 use super::state::{Client, Code, InFlight, Kernel, Kind, Seen, State, index, slot};
-use super::step::{Action, Steps, Violation, judge_with, opinions};
+use super::step::{Action, Beliefs, Steps, Violation, judge, opinions};
 
 /// Whether packets that are sent now, while nothing else happens, arrive where they belong.
 ///
@@ -32,18 +32,20 @@ pub fn reach(rules: &Rules, state: &State) -> Option<Violation> {
         (Client::Connecting, None) => Kind::Syn,
         (Client::Connected(_) | Client::Over, None) => return None,
     };
-    let walk = Walk {
-        rules,
-        state,
-        kind,
-        has_dead,
-    };
     for this in &state.directors {
+        let walk = Walk {
+            rules,
+            state,
+            kind,
+            has_dead,
+            is_lagging: this.row != state.row,
+        };
         if kind == Kind::Syn && !somebody_listens(state, this.row) {
             continue;
         }
         for dead in walk.beliefs(this.row, None) {
-            let Verdict::Forward { to, stamp, .. } = director(rules, 1, this.row.row(), &dead)
+            let Verdict::Forward { to, stamp, .. } =
+                director(rules, 1, this.row.row(), &dead.dead())
             else {
                 continue;
             };
@@ -83,19 +85,21 @@ struct Walk<'a> {
     state: &'a State,
     kind: Kind,
     has_dead: bool,
+    /// The director that sends has not the newest row.
+    is_lagging: bool,
 }
 
 impl Walk<'_> {
-    fn beliefs(&self, row: Code, me: Option<u8>) -> Vec<Vec<GuestSlot>> {
-        if self.has_dead {
-            let dead = row
-                .row()
-                .slots()
-                .filter(|slot| !self.state.guests[index(*slot)].is_alive);
-            return vec![dead.collect()];
-        }
-        let one = |dead: Option<u8>| dead.map(|dead| slot(dead.into())).into_iter().collect();
-        opinions(row, me).map(one).collect()
+    /// Whom a hop may believe dead: exactly those who are, if anybody is; otherwise anybody.
+    fn beliefs(&self, row: Code, me: Option<u8>) -> impl Iterator<Item = Beliefs> + use<> {
+        let is_dead = |slot: &GuestSlot| !self.state.guests[index(*slot)].is_alive;
+        let dead = row
+            .row()
+            .slots()
+            .filter(is_dead)
+            .fold(0, |dead, slot| dead | (1 << index(slot)));
+        let has_dead = self.has_dead;
+        opinions(row, me).filter(move |beliefs| !has_dead || beliefs.0 == dead)
     }
 
     fn arrives(&self, packet: InFlight, hops: usize) -> bool {
@@ -104,37 +108,34 @@ impl Walk<'_> {
         if !guest.is_alive || hops > 12 {
             return false;
         }
-        self.beliefs(guest.row, Some(packet.to))
-            .into_iter()
-            .all(
-                |dead| match judge_with(self.rules, self.state, &packet, at, &dead) {
-                    Verdict::Forward { to, stamp, .. } => {
-                        let to = u8::try_from(index(to)).expect("four slots");
-                        let no_answer = stamp.no_answer;
-                        let word = Code::of(stamp.word);
-                        self.arrives(
-                            InFlight {
-                                kind: self.kind,
-                                to,
-                                word,
-                                no_answer,
-                            },
-                            hops + 1,
-                        )
-                    }
-                    Verdict::Accept => true,
-                    Verdict::Deliver => match self.kind {
-                        Kind::Data(home) => at == usize::from(home),
-                        Kind::Syn => guest.kernel != Kernel::Nothing,
-                    },
-                    // A suspect that was passed over is silent; the next row takes the packet
-                    // elsewhere.
-                    Verdict::Drop(_) => {
-                        guest.standing != Seen::Serving && guest.row != self.state.row
-                    }
-                    Verdict::Answer => false,
-                },
-            )
+        let mut verdicts = Vec::new();
+        for dead in self.beliefs(guest.row, Some(packet.to)) {
+            let verdict = judge(self.rules, self.state, &packet, &dead.dead());
+            if !verdicts.contains(&verdict) {
+                verdicts.push(verdict);
+            }
+        }
+        verdicts.into_iter().all(|verdict| match verdict {
+            Verdict::Forward { to, stamp, .. } => {
+                let next = InFlight {
+                    kind: self.kind,
+                    to: u8::try_from(index(to)).expect("four slots"),
+                    word: Code::of(stamp.word),
+                    no_answer: stamp.no_answer,
+                };
+                self.arrives(next, hops + 1)
+            }
+            Verdict::Accept => true,
+            Verdict::Deliver => match self.kind {
+                Kind::Data(home) => at == usize::from(home),
+                Kind::Syn => guest.kernel != Kernel::Nothing,
+            },
+            // A suspect that was passed over is silent, as long as the director has an old row too.
+            Verdict::Drop(_) => {
+                guest.standing != Seen::Serving && guest.row != self.state.row && self.is_lagging
+            }
+            Verdict::Answer => false,
+        })
     }
 }
 
@@ -155,6 +156,8 @@ pub fn settles(rules: &Rules, state: &State) -> Option<Violation> {
     state.budget.suspicions = 0;
     state.budget.program_crashes = 0;
     state.budget.kernel_crashes = 0;
+    state.budget.cuts = 0;
+    state.budget.others = 0;
     for guest in &mut state.guests {
         guest.kernel = Kernel::Nothing;
     }

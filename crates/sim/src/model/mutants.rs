@@ -2,7 +2,8 @@
 
 use hitless_core::rules::Rules;
 
-use super::state::Budget;
+use super::state::{Budget, State};
+use super::trace;
 
 /// A rule left out.
 #[derive(Clone, Copy, Debug)]
@@ -13,6 +14,8 @@ pub struct Mutant {
     pub budget: Budget,
     /// Steps from which the search starts, so that it finds deep counterexamples in little time.
     pub prefix: &'static [&'static str],
+    /// The world before the first step.
+    pub start: fn(Budget) -> State,
 }
 
 /// The standby leaves: guest 1 alone has the bucket.
@@ -40,6 +43,27 @@ const LONE_WITH_OLD_SYN: &[&str] = &[
     "d2 takes row",
 ];
 
+/// Guest 2 leads, guests 1 and 3 are still to leave, guest 4 to come; a SYN is on its way to guest
+/// 1.
+const SHIFTED_WITH_OLD_SYN: &[&str] = &[
+    "send SYN by d1",
+    "wish g2 g4",
+    "controller writes",
+    "g1 takes row",
+    "g3 takes row",
+    "g4 takes row",
+    "g2 takes row",
+    "d1 takes row",
+    "d2 takes row",
+    "controller writes",
+    "g1 takes row",
+    "g2 takes row",
+    "g3 takes row",
+    "g4 takes row",
+    "d1 takes row",
+    "d2 takes row",
+];
+
 /// Guest 2 leads, guests 1 and 3 are still to leave.
 const SHIFTED: &[&str] = &[
     "wish g2 alone",
@@ -63,10 +87,31 @@ impl Mutant {
         (self.clear)(&mut rules);
         rules
     }
+
+    /// The state from which the search starts; `None` if a step of the prefix is not possible.
+    pub fn begin(&self, rules: &Rules) -> Option<State> {
+        trace::after(rules, (self.start)(self.budget), self.prefix)
+    }
 }
 
 /// Rows, wishes, program crashes, kernel crashes, suspicions, rebirths, packets.
 pub const fn budget(of: [u8; 7]) -> Budget {
+    let [
+        rows,
+        wishes,
+        programs,
+        kernels,
+        suspicions,
+        rebirths,
+        packets,
+    ] = of;
+    wide_budget([
+        rows, wishes, programs, kernels, suspicions, rebirths, packets, 0, 0,
+    ])
+}
+
+/// The same with cuts and others' connections, in the order of [`Budget::numbers`].
+pub const fn wide_budget(of: [u8; 9]) -> Budget {
     let [
         rows,
         wishes,
@@ -75,6 +120,8 @@ pub const fn budget(of: [u8; 7]) -> Budget {
         suspicions,
         rebirths,
         packets,
+        cuts,
+        others,
     ] = of;
     Budget {
         rows,
@@ -84,6 +131,8 @@ pub const fn budget(of: [u8; 7]) -> Budget {
         suspicions,
         rebirths,
         packets,
+        cuts,
+        others,
     }
 }
 
@@ -92,18 +141,22 @@ macro_rules! mutant {
         mutant!($rule, $budget, &[])
     };
     ($rule:ident, $budget:expr, $prefix:expr) => {
+        mutant!($rule, $budget, $prefix, State::new)
+    };
+    ($rule:ident, $budget:expr, $prefix:expr, $start:expr) => {
         Mutant {
             name: stringify!($rule),
             clear: |rules| rules.$rule = false,
             budget: budget($budget),
             prefix: $prefix,
+            start: $start,
         }
     };
 }
 
 impl Budget {
-    /// In the order of [`budget`].
-    pub const fn numbers(&self) -> [u8; 7] {
+    /// In the order of [`wide_budget`].
+    pub const fn numbers(&self) -> [u8; 9] {
         [
             self.rows,
             self.wishes,
@@ -112,6 +165,8 @@ impl Budget {
             self.suspicions,
             self.rebirths,
             self.packets,
+            self.cuts,
+            self.others,
         ]
     }
 }
@@ -139,6 +194,12 @@ pub const MUTANTS: &[Mutant] = &[
     mutant!(count_half_open, [2, 1, 0, 0, 0, 0, 2]),
     mutant!(leaver_first, [1, 1, 0, 0, 0, 0, 2]),
     mutant!(one_leaves_per_row, [3, 1, 0, 0, 0, 0, 2]),
+    mutant!(
+        join_before_leaving,
+        [3, 1, 0, 0, 0, 0, 1],
+        SHIFTED_WITH_OLD_SYN,
+        State::with_fourth
+    ),
     mutant!(joiner_last, [2, 2, 0, 0, 0, 0, 2], LONE_WITH_OLD_SYN),
     mutant!(guests_before_directors, [2, 1, 0, 0, 0, 0, 1]),
     mutant!(barrier, [4, 1, 0, 0, 0, 0, 1], SHIFTED),
@@ -151,19 +212,29 @@ pub const MUTANTS: &[Mutant] = &[
 ];
 
 /// Searches in which all rules hold; the first few are small enough for every test run.
-pub const WIDE: &[[u8; 7]] = &[
-    [2, 1, 0, 0, 0, 0, 1],
-    [1, 1, 1, 0, 0, 0, 1],
-    [1, 1, 0, 0, 1, 0, 1],
-    [2, 1, 0, 0, 0, 0, 2],
-    [3, 1, 0, 0, 0, 0, 1],
-    [2, 1, 1, 0, 0, 0, 1],
-    [2, 1, 1, 1, 0, 0, 1],
-    [2, 1, 0, 1, 0, 1, 1],
-    [2, 1, 0, 0, 1, 0, 1],
-    [3, 2, 0, 0, 0, 0, 1],
-    [1, 1, 0, 0, 1, 0, 2],
-    [3, 1, 0, 0, 0, 0, 2],
+pub const WIDE: &[[u8; 9]] = &[
+    [2, 1, 0, 0, 0, 0, 1, 0, 0],
+    [1, 1, 1, 0, 0, 0, 1, 0, 0],
+    [1, 1, 0, 0, 0, 0, 1, 1, 1],
+    [1, 1, 0, 0, 1, 0, 1, 0, 0],
+    [2, 1, 0, 0, 0, 0, 2, 0, 0],
+    [3, 1, 0, 0, 0, 0, 1, 0, 0],
+    [2, 1, 1, 0, 0, 0, 1, 0, 0],
+    [2, 1, 1, 1, 0, 0, 1, 0, 0],
+    [2, 1, 0, 1, 0, 1, 1, 0, 0],
+    [3, 2, 0, 0, 0, 0, 1, 0, 0],
+    [2, 1, 0, 0, 0, 0, 1, 0, 1],
+    [2, 1, 0, 0, 0, 0, 2, 0, 1],
+    [3, 1, 0, 0, 0, 0, 1, 0, 2],
+    [1, 1, 0, 0, 1, 0, 1, 1, 0],
+    [2, 1, 1, 0, 0, 0, 1, 1, 1],
+    [2, 1, 1, 1, 0, 0, 1, 0, 1],
+    [2, 1, 0, 1, 0, 1, 1, 0, 1],
+    [3, 1, 0, 0, 0, 0, 2, 0, 0],
+    [2, 1, 0, 0, 1, 0, 1, 0, 0],
+    [1, 1, 0, 0, 1, 0, 2, 0, 0],
+    [2, 1, 0, 0, 1, 0, 1, 1, 0],
+    [2, 1, 0, 0, 1, 0, 1, 0, 1],
 ];
 
 /// Rules whose absence breaks nothing within the bounds: kept as depth.

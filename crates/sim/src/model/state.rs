@@ -128,6 +128,12 @@ pub struct Budget {
     pub rebirths: u8,
     /// Packets in flight at once.
     pub packets: u8,
+    /// Guests that are cut off from controller and agents for a while: a lease that lapses though
+    /// nobody withdrew it, or an old row that arrives late.
+    pub cuts: u8,
+    /// Rows that are written because of other connections of the bucket, or by counts that are out
+    /// of date.
+    pub others: u8,
 }
 
 /// The world.
@@ -135,6 +141,8 @@ pub struct Budget {
 pub struct State {
     pub row: Code,
     pub before: Code,
+    /// The row before came to all: an offer of it may still be under way.
+    pub was_offered: bool,
     /// Wished owner and standby, by index; 7: none.
     pub wish: (u8, u8),
     pub guests: [Guest; SLOTS],
@@ -178,6 +186,7 @@ impl State {
         Self {
             row,
             before: row,
+            was_offered: true,
             wish: (0, 2),
             guests: [guest, guest, guest, absent],
             directors: [director; DIRECTORS],
@@ -185,6 +194,13 @@ impl State {
             packets: [None; PACKETS],
             budget,
         }
+    }
+
+    /// The same with a fourth guest that serves no bucket yet.
+    pub fn with_fourth(budget: Budget) -> Self {
+        let mut state = Self::new(budget);
+        state.guests[3] = state.guests[1];
+        state
     }
 
     /// The guest that has the connection, if it lives.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! rule count_half_open
-//! budget 2 1 0 0 0 0 2
+//! budget 2 1 0 0 0 0 2 0 0
 //! violation Reset
 //! send SYN by d1 believing g1 dead
 //! ...
@@ -13,7 +13,7 @@ use core::fmt::Write;
 use hitless_core::rules::Rules;
 
 use super::check::{reach, settles};
-use super::mutants::{MUTANTS, Mutant, budget};
+use super::mutants::{MUTANTS, Mutant, wide_budget};
 use super::state::{Budget, State};
 use super::step::{Action, Steps, Violation};
 
@@ -41,19 +41,11 @@ pub fn after(rules: &Rules, start: State, lines: &[&str]) -> Option<State> {
 
 /// The text of a counterexample.
 pub fn write(mutant: &Mutant, violation: Violation, actions: &[Action]) -> String {
-    let Budget {
-        rows,
-        wishes,
-        program_crashes,
-        kernel_crashes,
-        suspicions,
-        rebirths,
-        packets,
-    } = mutant.budget;
+    let numbers = mutant.budget.numbers().map(|number| number.to_string());
     let mut text = format!(
-        "rule {}\nbudget {rows} {wishes} {program_crashes} {kernel_crashes} {suspicions} {rebirths} {packets}\n\
-         violation {violation:?}\n",
-        mutant.name
+        "rule {}\nbudget {}\nviolation {violation:?}\n",
+        mutant.name,
+        numbers.join(" "),
     );
     for step in mutant.prefix {
         writeln!(text, "{step}").expect("a string takes all");
@@ -86,11 +78,11 @@ pub fn read(text: &str) -> Result<Trace, String> {
         .collect();
     let numbers = numbers
         .try_into()
-        .map_err(|_| "a budget has seven numbers")?;
+        .map_err(|_| "a budget has nine numbers")?;
     let steps = lines.map(str::to_owned).collect();
     Ok(Trace {
         mutant,
-        budget: budget(numbers),
+        budget: wide_budget(numbers),
         violation,
         steps,
     })
@@ -99,7 +91,7 @@ pub fn read(text: &str) -> Result<Trace, String> {
 /// Takes the trace's steps under `rules`. Steps that are not possible are passed over: with all
 /// rules some are not. Returns the first violation, and how many steps were taken.
 pub fn replay(rules: &Rules, trace: &Trace) -> (Option<Violation>, usize) {
-    let mut state = State::new(trace.budget);
+    let mut state = (trace.mutant.start)(trace.budget);
     let mut steps = Steps::new();
     let mut taken = 0;
     for line in &trace.steps {
