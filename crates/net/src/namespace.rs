@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::thread;
 
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags};
 
 use crate::{Error, Result};
@@ -33,6 +34,34 @@ pub struct Namespace {
     file: Arc<OwnedFd>,
     /// None for one that was not opened by its name.
     name: Option<String>,
+}
+
+/// The cookie of the namespace that the calling thread is in.
+fn cookie_here() -> io::Result<u64> {
+    let socket = rustix::net::socket_with(
+        AddressFamily::UNIX,
+        SocketType::DGRAM,
+        SocketFlags::CLOEXEC,
+        None,
+    )?;
+    let mut cookie = 0_u64;
+    let mut length = size_of::<u64>() as libc::socklen_t;
+    // SAFETY: the kernel writes at most `length` bytes to `cookie`, which is as long, and the
+    // length to `length`; both outlive the call.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut length,
+        )
+    };
+    if result == 0 {
+        Ok(cookie)
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 impl Namespace {
@@ -131,11 +160,18 @@ impl Namespace {
         self.name.as_deref()
     }
 
-    /// The number by which the kernel tells namespaces apart.
+    /// The number by which the kernel tells the namespaces apart that exist now. One that is made
+    /// later may get the number of one that is gone: see [`Self::cookie`].
     pub fn inode(&self) -> Result<u64> {
         let stat = rustix::fs::fstat(&self.file)
             .map_err(|error| Error::refused("read the namespace's number", error))?;
         Ok(stat.st_ino)
+    }
+
+    /// A number that no other namespace has had, or will have, until the machine boots again.
+    pub fn cookie(&self) -> Result<u64> {
+        self.run(cookie_here)?
+            .map_err(|error| Error::refused("read the namespace's cookie", error))
     }
 
     /// Runs `work` on a thread in this namespace and waits for it.

@@ -5,6 +5,7 @@
 //!  trust (newest generation) ─> acknowledged at once; from then on only the trusted get leases
 //!  LeaseRequest ─> grant to the trusted; who asks is not believed dead
 //!  100 ms without a request, or somebody saw its end: believed dead
+//!  trusted no more, and a row still names it: believed dead until no row does
 //! ```
 //!
 //! The driver's part, action by action, in the order in which they come (a `Keep` is on disk before
@@ -32,6 +33,8 @@ pub const BELIEVE_DEAD_AFTER_US: u64 = 100_000;
 
 /// A guest that is watched from now on has this long to ask for the first time.
 pub const FIRST_REQUEST_WITHIN_US: u64 = 500_000;
+/// A machine that is run so much later than its deadline was starved, and so was its ear.
+pub const STARVED_AFTER_US: u64 = 20_000;
 /// How often an agent tells the controller whom it does not hear.
 pub const SILENT_EVERY_US: u64 = 100_000;
 
@@ -105,6 +108,8 @@ pub struct Agent {
     trust: Trust,
     /// When each watched guest last asked, or since when it is watched.
     heard: BTreeMap<GuestSlot, Time>,
+    /// Watched no more, since they were destroyed, while rows of ours still name them.
+    departed: BTreeSet<GuestSlot>,
     believed_dead: BTreeSet<GuestSlot>,
     last_renewal: BTreeMap<GuestSlot, Time>,
     storing: BTreeMap<Ticket, Vec<(Bucket, Sequence)>>,
@@ -126,6 +131,7 @@ impl Agent {
             rows: own,
             trust,
             heard: BTreeMap::new(),
+            departed: BTreeSet::new(),
             believed_dead: BTreeSet::new(),
             last_renewal: BTreeMap::new(),
             storing: BTreeMap::new(),
@@ -137,6 +143,7 @@ impl Agent {
 
     /// Takes what happened.
     pub fn handle(&mut self, now: Time, input: Input) {
+        self.excuse_own_lateness(now);
         match input {
             Input::Message(ToAgent::Rows { rows }) => self.offered(rows),
             Input::Message(ToAgent::Trust {
@@ -153,7 +160,9 @@ impl Agent {
                 });
             }
             Input::Stored { ticket } => {
-                if let Some(rows) = self.storing.remove(&ticket) {
+                let stored = self.storing.remove(&ticket);
+                self.forget_departed();
+                if let Some(rows) = stored {
                     self.actions
                         .push_back(Action::Send(FromAgent::Applied { rows }));
                 }
@@ -222,9 +231,14 @@ impl Agent {
 
     fn trusts(&mut self, trust: Trust) {
         if trust.generation >= self.trust.generation && trust != self.trust {
-            self.trust = trust;
+            let before = core::mem::replace(&mut self.trust, trust);
             let trust = &self.trust;
             self.heard.retain(|slot, _| trust.watches(slot));
+            // Their rows go on to name them for a while, and whoever sends by those must not begin
+            // with the dead again.
+            self.departed.extend(before.trusted.union(&before.suspects));
+            self.departed.retain(|slot| !trust.watches(slot));
+            self.forget_departed();
             self.actions.push_back(Action::Keep(self.trust.clone()));
         }
         let generation = self.trust.generation;
@@ -253,6 +267,26 @@ impl Agent {
         });
     }
 
+    /// Departed guests that no row names any more, in the map either, are nobody.
+    fn forget_departed(&mut self) {
+        if !self.departed.is_empty() && self.storing.is_empty() {
+            let named: BTreeSet<GuestSlot> = self.rows.iter().flat_map(|row| row.slots()).collect();
+            self.departed.retain(|slot| named.contains(slot));
+        }
+    }
+
+    /// What an agent missed while it was not run itself makes nobody silent.
+    fn excuse_own_lateness(&mut self, now: Time) {
+        let late = self.deadline().map_or(0, |due| now.since_us(due));
+        if late > STARVED_AFTER_US {
+            let believed_dead = &self.believed_dead;
+            let alive = self.heard.iter_mut();
+            for (_, heard) in alive.filter(|(slot, _)| !believed_dead.contains(slot)) {
+                *heard = heard.after_us(late);
+            }
+        }
+    }
+
     fn revise_beliefs(&mut self, now: Time) {
         for slot in self.trust.trusted.union(&self.trust.suspects) {
             let first = now.after_us(FIRST_REQUEST_WITHIN_US - BELIEVE_DEAD_AFTER_US);
@@ -263,6 +297,7 @@ impl Agent {
             .iter()
             .filter(|(_, heard)| now.since_us(**heard) >= BELIEVE_DEAD_AFTER_US)
             .map(|(slot, _)| *slot)
+            .chain(self.departed.iter().copied())
             .collect();
         if dead != self.believed_dead {
             self.believed_dead = dead;
@@ -272,7 +307,8 @@ impl Agent {
         }
         if now >= self.silent_due && !self.heard.is_empty() {
             self.silent_due = now.after_us(SILENT_EVERY_US);
-            let guests = self.believed_dead.iter().copied().collect();
+            let silent = self.believed_dead.difference(&self.departed);
+            let guests = silent.copied().collect();
             self.actions
                 .push_back(Action::Send(FromAgent::Silent { guests }));
         }

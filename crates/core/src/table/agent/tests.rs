@@ -52,8 +52,58 @@ fn who_is_silent_is_believed_dead_until_it_is_heard() {
     assert_eq!(agent.status().believed_dead, [slot(2)]);
     is_renewed(&mut agent, Time(2_000_000), 2);
     assert!(agent.status().believed_dead.is_empty());
-    agent.handle(Time(2_000_000 + BELIEVE_DEAD_AFTER_US), Input::Tick);
+    is_renewed(&mut agent, Time(2_000_000), 1);
+    let end = 2_000_000 + BELIEVE_DEAD_AFTER_US;
+    agent.handle(Time(end), Input::Tick);
     assert_eq!(agent.status().believed_dead, [slot(1), slot(2)]);
+}
+
+#[test]
+fn an_agent_that_was_starved_calls_nobody_silent_for_that() {
+    let mut agent = Agent::new(DirectorId(1), &[], Trust::default());
+    agent.handle(Time(0), trust(1, &[1, 2], &[]));
+    is_renewed(&mut agent, Time(1_000), 1);
+    is_renewed(&mut agent, Time(1_000), 2);
+    // It is run a second late, by a tick, while requests wait to be read.
+    let late = 1_001_000;
+    agent.handle(Time(late), Input::Tick);
+    assert!(agent.status().believed_dead.is_empty());
+    is_renewed(&mut agent, Time(late), 1);
+    for ms in (0..BELIEVE_DEAD_AFTER_US).step_by(10_000) {
+        is_renewed(&mut agent, Time(late + ms), 1);
+    }
+    agent.handle(Time(late + BELIEVE_DEAD_AFTER_US), Input::Tick);
+    assert_eq!(agent.status().believed_dead, [slot(2)], "one was silent");
+}
+
+#[test]
+fn the_destroyed_stay_believed_dead_until_no_row_names_them() {
+    let row = |slots: &[GuestSlot], sequence| Row::new(slots, Sequence(sequence)).unwrap();
+    let with = row(&[slot(2), slot(1)], 1);
+    let mut rows = vec![Row::NONE; BUCKETS];
+    rows[7] = with;
+    let mut agent = Agent::new(DirectorId(1), &rows, Trust::default());
+    agent.handle(Time(0), trust(1, &[1, 2], &[]));
+    is_renewed(&mut agent, Time(0), 1);
+    is_renewed(&mut agent, Time(0), 2);
+    let guests = vec![slot(2)];
+    agent.handle(Time(1), Input::SeenDead { guests });
+    agent.handle(Time(2), trust(2, &[1], &[]));
+    assert_eq!(agent.status().believed_dead, [slot(2)]);
+    let rows = vec![(Bucket(7), row(&[slot(1)], 2))];
+    agent.handle(Time(3), Input::Message(ToAgent::Rows { rows }));
+    assert_eq!(
+        agent.status().believed_dead,
+        [slot(2)],
+        "the map has the old row until the new one is stored"
+    );
+    let store = std::iter::from_fn(|| agent.poll_action()).find_map(|action| match action {
+        Action::Store { ticket, .. } => Some(ticket),
+        _ => None,
+    });
+    let ticket = store.unwrap();
+    agent.handle(Time(4), Input::Stored { ticket });
+    assert!(agent.status().believed_dead.is_empty());
 }
 
 #[test]
