@@ -25,6 +25,7 @@ fn main() {
         SkeletonBuilder::new()
             .source(sources.join(format!("{name}.bpf.c")))
             .obj(out.join(format!("{name}.bpf.o")))
+            // All in one call: a second would replace the first.
             .clang_args([
                 "-O2",
                 "-g",
@@ -32,8 +33,8 @@ fn main() {
                 "-Wall",
                 "-Werror",
                 "-Wno-unused-function",
+                headers.as_str(),
             ])
-            .clang_args([headers.as_str()])
             .build_and_generate(out.join(format!("{name}.skel.rs")))
             .unwrap_or_else(|error| panic!("{name}.bpf.c does not compile: {error:#}"));
     }

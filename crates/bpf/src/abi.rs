@@ -27,7 +27,9 @@ mod ingress_skeleton {
     include!(concat!(env!("OUT_DIR"), "/ingress.skel.rs"));
 }
 
-pub(crate) use director_skeleton::types::{hl_address, hl_cluster, hl_hop, hl_in6, hl_port};
+pub(crate) use director_skeleton::types::{
+    hl_address, hl_cluster, hl_hop, hl_in6, hl_near, hl_port, hl_rows,
+};
 pub(crate) use ingress_skeleton::types::hl_self;
 
 /// The compiled objects.

@@ -1,6 +1,5 @@
 //! The director of a node: its programs, its tables, their pins.
 
-use std::fmt;
 use std::net::IpAddr;
 use std::num::NonZeroU16;
 use std::path::Path;
@@ -9,62 +8,18 @@ use std::sync::atomic::Ordering;
 use hitless_core::flow::FlowKey;
 use hitless_core::row::{BUCKETS, Bucket, GuestSlot, Row};
 
-use crate::abi::{self, hl_address, hl_cluster, hl_in6, hl_port};
-use crate::address::Addresses4;
+use crate::abi::{self, hl_cluster, hl_in6, hl_port, hl_rows};
+use crate::address::AddressKind;
 use crate::counters::{CounterTable, Counters};
 use crate::error::{Error, Result};
-use crate::grace::Grace;
-use crate::hop::{Hop, HopTable, from_in6, in6};
+use crate::hop::{Hop, from_in6, in6};
 use crate::links::{AttachMode, Attached, Links};
 use crate::map::HashMap;
 use crate::mapped::{Mapped, Marks};
-use crate::object::{Adoption, Pinned};
+use crate::object::Adoption;
+use crate::role::{self, Tables};
 use crate::run::{Run, run};
-
-/// The number of a virtual cluster on the wire: Geneve's VNI, 24 bits.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Vni(u32);
-
-impl Vni {
-    /// The highest number.
-    pub const MAX: u32 = 0xff_ffff;
-
-    pub fn new(vni: u32) -> Result<Self> {
-        if vni > Self::MAX {
-            Err(Error::BadVni { vni })
-        } else {
-            Ok(Self(vni))
-        }
-    }
-
-    pub const fn number(self) -> u32 {
-        self.0
-    }
-}
-
-impl fmt::Debug for Vni {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "vni{}", self.0)
-    }
-}
-
-/// What an address of a virtual cluster is.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum AddressKind {
-    /// Clients connect to it; the bucket is the flow's hash.
-    Vip,
-    /// Its guests connect to members from it; the bucket is in the port.
-    Egress,
-}
-
-impl AddressKind {
-    pub(crate) const fn number(self) -> u32 {
-        match self {
-            Self::Vip => abi::VIP as u32,
-            Self::Egress => abi::EGRESS as u32,
-        }
-    }
-}
+use crate::vni::Vni;
 
 /// A guest's interface on its node: what may come out of it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -82,18 +37,13 @@ pub struct GuestPort {
 pub struct Director {
     clusters: Mapped,
     rows: Mapped,
-    guests: HopTable,
     last_sent: Mapped,
-    addresses4: Addresses4,
-    addresses6: HashMap<hl_in6, hl_address>,
     members: HashMap<hl_in6, u32>,
     ports: HashMap<u32, hl_port>,
-    counters: CounterTable,
     port_counters: CounterTable,
     uplinks: Links,
     guest_ports: Links,
-    grace: Grace,
-    pinned: Pinned,
+    tables: Tables,
 }
 
 const CLUSTER_WORDS: usize = size_of::<hl_cluster>() / 8;
@@ -106,41 +56,25 @@ impl Director {
     /// Loads the programs, with the tables that are pinned in `pins` or with new ones. `pins` is a
     /// folder in any mounted bpf file system; the director uses `pins/director`.
     pub fn open(pins: &Path) -> Result<Self> {
-        let pinned = Pinned::open(pins, "director", abi::DIRECTOR_LAYOUT, abi::DIRECTOR_OBJECT)?;
-        pinned.pin_programs()?;
+        let tables = Tables::open(pins, &role::DIRECTOR)?;
+        let pinned = &tables.pinned;
         let clusters = abi::VIRTUAL_CLUSTERS;
-        let guests = clusters * abi::SLOTS;
         Ok(Self {
-            clusters: Mapped::new(
-                pinned.map("clusters")?,
-                "clusters",
-                clusters,
-                size_of::<hl_cluster>(),
-            )?,
-            rows: Mapped::new(pinned.map("rows")?, "rows", clusters * abi::BUCKETS, 8)?,
-            guests: HopTable::new(
-                pinned.map("guests")?,
-                guests,
-                pinned.map("hops")?,
-                abi::HOPS,
-            )?,
-            last_sent: Mapped::new(pinned.map("last_sent")?, "last_sent", guests, 8)?,
-            addresses4: Addresses4::new(pinned.map("addresses4")?, pinned.map("near4")?)?,
-            addresses6: HashMap::new(pinned.map("addresses6")?, "address", abi::ADDRESSES),
+            clusters: tables.mapped("clusters", clusters, size_of::<hl_cluster>())?,
+            rows: tables.mapped("rows", clusters, size_of::<hl_rows>())?,
+            last_sent: tables.mapped("last_sent", clusters * abi::SLOTS, 8)?,
             members: HashMap::new(pinned.map("members")?, "underlay member", abi::MEMBERS),
             ports: HashMap::new(pinned.map("ports")?, "guest port", abi::PORTS),
-            counters: CounterTable::new(pinned.map("counters")?, abi::DIRECTOR_COUNTERS)?,
             port_counters: CounterTable::new(pinned.map("port_counters")?, abi::PORT_COUNTERS)?,
             uplinks: Links::new(&pinned.role, "uplink", pinned.program("director")?),
             guest_ports: Links::new(&pinned.role, "port", pinned.program("guest_port")?),
-            grace: Grace::new()?,
-            pinned,
+            tables,
         })
     }
 
     /// What was found when the director was opened.
     pub fn adoption(&self) -> Adoption {
-        self.pinned.adoption
+        self.tables.pinned.adoption
     }
 
     /// Directs what comes in at an interface. A link that is there is kept, with its program.
@@ -192,37 +126,34 @@ impl Director {
     pub fn replace_program(&mut self) -> Result<()> {
         self.uplinks.replace()?;
         self.guest_ports.replace()?;
-        self.pinned.remove_other_layouts()?;
-        self.pinned.adoption = Adoption::Adopted;
+        self.tables.pinned.remove_other_layouts()?;
+        self.tables.pinned.adoption = Adoption::Adopted;
         Ok(())
     }
 
     /// Adds a virtual cluster, or changes its key or this director's number. A key changes never
     /// while flows live.
     pub fn set_cluster(&self, vni: Vni, key: FlowKey, director: NonZeroU16) -> Result<()> {
-        let index = match self.index(vni) {
-            Ok(index) => index,
-            Err(_) => {
-                let free = (0..self.clusters.len()).find(|index| !self.is_present(*index));
-                let limit = self.clusters.len();
-                let index = free.ok_or(Error::Full {
-                    what: "virtual cluster",
-                    limit,
-                })?;
-                self.clusters.write(index, [0; CLUSTER_WORDS]);
-                index
-            }
+        let (index, is_new) = match self.index(vni) {
+            Ok(index) => (index, false),
+            Err(_) => (self.free_index()?, true),
         };
+        let has_other_key = !is_new && self.key(index) != key;
         for (word, half) in key.0.chunks_exact(8).enumerate() {
             let half = u64::from_le_bytes(half.try_into().expect("eight bytes are eight bytes"));
-            self.clusters
-                .word(index, word)
-                .store(half, Ordering::Release);
+            let word = self.clusters.word(index, word);
+            word.store(half, Ordering::Release);
         }
         let ids = u64::from(vni.number()) | u64::from(director.get()) << 32 | 1 << 48;
-        self.clusters
-            .word(index, CLUSTER_IDS)
-            .store(ids, Ordering::Release);
+        let word = self.clusters.word(index, CLUSTER_IDS);
+        word.store(ids, Ordering::Release);
+        if has_other_key {
+            for (address, other, kind) in self.addresses()? {
+                if other == vni {
+                    self.set_address(address, vni, kind)?;
+                }
+            }
+        }
         Ok(())
     }
 
@@ -238,13 +169,11 @@ impl Director {
         }
         self.barrier()?;
         for bucket in 0..BUCKETS {
-            self.rows
-                .at(index * BUCKETS + bucket)
-                .store(0, Ordering::Relaxed);
+            self.rows.word(index, bucket).store(0, Ordering::Relaxed);
         }
         for slot in 0..abi::SLOTS as usize {
             let entry = index * abi::SLOTS as usize + slot;
-            self.guests.remove(entry);
+            self.tables.hops.remove(entry);
             self.last_sent.at(entry).store(0, Ordering::Relaxed);
         }
         self.clusters.write(index, [0; CLUSTER_WORDS]);
@@ -259,51 +188,26 @@ impl Director {
 
     /// Directs packets to `address` to guests of a virtual cluster.
     pub fn set_address(&self, address: IpAddr, vni: Vni, kind: AddressKind) -> Result<()> {
-        let value = hl_address {
-            cluster: self.index(vni)? as u32,
-            kind: kind.number(),
-        };
-        match address {
-            IpAddr::V4(address) => {
-                let key = u32::from_ne_bytes(address.octets());
-                self.addresses4.set(key, value)
-            }
-            IpAddr::V6(_) => self.addresses6.set(in6(address), value),
-        }
+        let index = self.index(vni)?;
+        let (cluster, key) = (index as u32, self.key(index));
+        let Tables {
+            addresses, grace, ..
+        } = &self.tables;
+        addresses.set(address, cluster, kind, key, grace)
     }
 
     /// Whether the address was ours.
     pub fn remove_address(&self, address: IpAddr) -> Result<bool> {
-        match address {
-            IpAddr::V4(address) => {
-                let key = u32::from_ne_bytes(address.octets());
-                self.addresses4.remove(key)
-            }
-            IpAddr::V6(_) => self.addresses6.remove(in6(address)),
-        }
+        self.tables.addresses.remove(address)
     }
 
     /// All addresses and whose they are.
     pub fn addresses(&self) -> Result<Vec<(IpAddr, Vni, AddressKind)>> {
-        let v4 = self
-            .addresses4
-            .entries()?
-            .into_iter()
-            .map(|(key, value)| (IpAddr::from(key.to_ne_bytes()), value));
-        let v6 = self
-            .addresses6
-            .entries()?
-            .into_iter()
-            .map(|(key, value)| (from_in6(key), value));
-        let addresses = v4.chain(v6).map(|(address, value)| {
-            let kind = if value.kind == AddressKind::Egress.number() {
-                AddressKind::Egress
-            } else {
-                AddressKind::Vip
-            };
-            (address, Vni(self.ids(value.cluster as usize) as u32), kind)
-        });
-        Ok(addresses.collect())
+        let addresses = self.tables.addresses.all()?.into_iter();
+        let vni = |cluster: u32| Vni(self.ids(cluster as usize) as u32);
+        Ok(addresses
+            .map(|(address, cluster, kind)| (address, vni(cluster), kind))
+            .collect())
     }
 
     /// Stores rows. Before they are acknowledged, wait for [`Self::barrier`].
@@ -311,7 +215,7 @@ impl Director {
         let index = self.index(vni)?;
         for (bucket, row) in rows {
             self.rows
-                .at(index * BUCKETS + usize::from(bucket.0))
+                .word(index, usize::from(bucket.0))
                 .store(row.word(), Ordering::Release);
         }
         Ok(())
@@ -319,31 +223,32 @@ impl Director {
 
     /// The row that packets of `bucket` follow; [`Row::NONE`] if none was set.
     pub fn row(&self, vni: Vni, bucket: Bucket) -> Result<Row> {
-        let entry = self.index(vni)? * BUCKETS + usize::from(bucket.0);
-        let word = self.rows.at(entry).load(Ordering::Acquire);
+        let row = self.rows.word(self.index(vni)?, usize::from(bucket.0));
+        let word = row.load(Ordering::Acquire);
         Ok(Row::from_word(word).unwrap_or(Row::NONE))
     }
 
     /// Returns when no packet is under way any more that may have read a row, a mark or a hop
     /// replaced before the call. Some milliseconds.
     pub fn barrier(&self) -> Result<()> {
-        self.grace.wait()
+        self.tables.grace.wait()
     }
 
     /// Says where packets to a guest go.
     pub fn set_guest(&self, vni: Vni, slot: GuestSlot, hop: &Hop) -> Result<()> {
-        self.guests
-            .set(self.entry(vni, slot)?, vni, hop, &self.grace)
+        let entry = self.entry(vni, slot)?;
+        let Tables { hops, grace, .. } = &self.tables;
+        hops.set(entry, vni, hop, grace)
     }
 
     pub fn remove_guest(&self, vni: Vni, slot: GuestSlot) -> Result<()> {
-        self.guests.remove(self.entry(vni, slot)?);
+        self.tables.hops.remove(self.entry(vni, slot)?);
         Ok(())
     }
 
     /// Where packets to a guest go; `None`: nowhere.
     pub fn guest(&self, vni: Vni, slot: GuestSlot) -> Result<Option<Hop>> {
-        Ok(self.guests.hop(self.entry(vni, slot)?))
+        Ok(self.tables.hops.hop(self.entry(vni, slot)?))
     }
 
     /// Marks a guest as believed dead: it is asked last.
@@ -360,7 +265,9 @@ impl Director {
     /// Makes the time of the last packet to a guest be kept. Costs a clock reading per packet to
     /// it.
     pub fn set_watched(&self, vni: Vni, slot: GuestSlot, is_watched: bool) -> Result<()> {
-        self.guests.set_watched(self.entry(vni, slot)?, is_watched);
+        self.tables
+            .hops
+            .set_watched(self.entry(vni, slot)?, is_watched);
         Ok(())
     }
 
@@ -397,7 +304,7 @@ impl Director {
 
     /// The director's counters.
     pub fn counters(&self) -> Result<Counters> {
-        self.counters.read()
+        self.tables.counters()
     }
 
     /// The guests' ports' counters.
@@ -414,6 +321,26 @@ impl Director {
     /// index 1.
     pub fn run_port(&self, packet: &[u8]) -> Result<Run> {
         run(self.guest_ports.program(), packet, 1)
+    }
+
+    /// An entry for another virtual cluster, emptied.
+    fn free_index(&self) -> Result<usize> {
+        let limit = self.clusters.len();
+        let free = (0..limit).find(|index| !self.is_present(*index));
+        let index = free.ok_or(Error::Full {
+            what: "virtual cluster",
+            limit,
+        })?;
+        self.clusters.write(index, [0; CLUSTER_WORDS]);
+        Ok(index)
+    }
+
+    fn key(&self, index: usize) -> FlowKey {
+        let half = |word: usize| self.clusters.word(index, word).load(Ordering::Acquire);
+        let mut key = [0; 16];
+        key[..8].copy_from_slice(&half(0).to_le_bytes());
+        key[8..].copy_from_slice(&half(1).to_le_bytes());
+        FlowKey(key)
     }
 
     fn ids(&self, index: usize) -> u64 {

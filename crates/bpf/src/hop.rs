@@ -4,16 +4,16 @@
 //! takes another free hop and stores the new number, and the old hop is free again after a barrier.
 //! So a packet sees the old hop or the new one, never a mixture.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
 
 use crate::abi::{self, hl_hop, hl_in6};
-use crate::director::Vni;
 use crate::error::{Error, Result};
 use crate::grace::Grace;
 use crate::mapped::Mapped;
+use crate::vni::Vni;
 
 /// Where packets to one guest go.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -35,13 +35,17 @@ pub struct Hop {
 
 impl Hop {
     fn to_entry(self, vni: Vni) -> Result<hl_hop> {
-        let (family, source, destination) = match (self.source, self.destination) {
+        let mut addresses = [0; 8];
+        let family = match (self.source, self.destination) {
             (IpAddr::V4(source), IpAddr::V4(destination)) => {
-                let word = |address: Ipv4Addr| [u32::from_ne_bytes(address.octets()), 0, 0, 0];
-                (4, word(source), word(destination))
+                addresses[0] = u32::from_ne_bytes(source.octets());
+                addresses[1] = u32::from_ne_bytes(destination.octets());
+                4
             }
             (IpAddr::V6(source), IpAddr::V6(destination)) => {
-                (6, v6_words(source), v6_words(destination))
+                addresses[..4].copy_from_slice(&v6_words(source));
+                addresses[4..].copy_from_slice(&v6_words(destination));
+                6
             }
             _ => return Err(Error::MixedFamilies),
         };
@@ -49,16 +53,17 @@ impl Hop {
         // matter.
         let halves = |word: &u32| (word & 0xffff) + (word >> 16);
         let wire = |word: u64| u32::from((word as u16).to_be());
-        let addresses: u32 = source.iter().chain(&destination).map(halves).sum();
+        let both: u32 = addresses.iter().map(halves).sum();
         let vni = (vni.number() << 8).to_be();
-        let outer_sum = addresses
+        let outer_sum = both
             + wire(IPPROTO_UDP)
             + wire(abi::GENEVE_PORT)
             + wire(GENEVE_START)
             + halves(&vni)
             + wire(abi::OPTION_CLASS)
             + wire(abi::OPTION_TYPE << 8 | OPTION_WORDS);
-        let ip_sum = addresses + wire(0x4500) + wire(0x4000) + wire(64 << 8 | IPPROTO_UDP);
+        let ip_sum = both + wire(0x4500) + wire(0x4000) + wire(64 << 8 | IPPROTO_UDP);
+        let ip_sum = halves(&halves(&ip_sum));
         Ok(hl_hop {
             mac: self.mac,
             source_mac: self.source_mac,
@@ -66,21 +71,25 @@ impl Hop {
             mtu: self.mtu.unwrap_or(0),
             ifindex: self.ifindex.unwrap_or(0),
             outer_sum,
-            source,
-            destination,
+            addresses,
             ip_sum: if family == 4 { ip_sum } else { 0 },
             reserved: 0,
         })
     }
 
     fn from_entry(entry: &hl_hop) -> Self {
-        let address = |words: [u32; 4]| match entry.family {
-            4 => IpAddr::V4(Ipv4Addr::from(words[0].to_ne_bytes())),
-            _ => IpAddr::V6(v6_from_words(words)),
+        let v4 = |at: usize| IpAddr::from(entry.addresses[at].to_ne_bytes());
+        let v6 = |at: usize| {
+            let words = entry.addresses[at..at + 4].try_into();
+            IpAddr::V6(v6_from_words(words.expect("four words are four words")))
+        };
+        let (source, destination) = match entry.family {
+            4 => (v4(0), v4(1)),
+            _ => (v6(0), v6(4)),
         };
         Self {
-            source: address(entry.source),
-            destination: address(entry.destination),
+            source,
+            destination,
             mac: entry.mac,
             source_mac: entry.source_mac,
             ifindex: (entry.ifindex != 0).then_some(entry.ifindex),

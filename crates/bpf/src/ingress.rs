@@ -13,19 +13,18 @@ use hitless_core::flow::{Flow, FlowKey};
 use hitless_core::row::{Bucket, GuestSlot, Row};
 use libbpf_rs::libbpf_sys;
 
-use crate::abi::{self, hl_address, hl_in6, hl_self};
-use crate::address::Addresses4;
-use crate::counters::{CounterTable, Counters};
-use crate::director::{AddressKind, Vni};
+use crate::abi::{self, hl_self};
+use crate::address::AddressKind;
+use crate::counters::Counters;
 use crate::error::{Error, Result, checked};
-use crate::grace::Grace;
 use crate::half_open;
-use crate::hop::{Hop, HopTable, from_in6, in6};
+use crate::hop::Hop;
 use crate::links::{AttachMode, Attached, Links};
-use crate::map::HashMap;
 use crate::mapped::{Mapped, Marks};
-use crate::object::{Adoption, Pinned};
+use crate::object::Adoption;
+use crate::role::{self, Tables};
 use crate::run::{Run, run};
+use crate::vni::Vni;
 
 /// Who a guest is. It does not change while its kernel lives.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -63,18 +62,13 @@ pub struct Ingress {
     identity: Identity,
     me: Mapped,
     rows: Mapped,
-    peers: HopTable,
-    addresses4: Addresses4,
-    addresses6: HashMap<hl_in6, hl_address>,
     stampers: Mapped,
     stale_stamps: Mapped,
     /// Locked while the iterator fills it.
     live: Mutex<Mapped>,
     counter: OwnedFd,
-    counters: CounterTable,
     links: Links,
-    grace: Grace,
-    pinned: Pinned,
+    tables: Tables,
 }
 
 const SELF_WORDS: usize = size_of::<hl_self>() / 8;
@@ -87,36 +81,26 @@ impl Ingress {
     /// folder in any mounted bpf file system; the ingress uses `pins/ingress`. Tables of another
     /// identity are refused.
     pub fn open(pins: &Path, identity: Identity) -> Result<Self> {
-        let pinned = Pinned::open(pins, "ingress", abi::INGRESS_LAYOUT, abi::INGRESS_OBJECT)?;
-        pinned.pin_programs()?;
-        let me = Mapped::new(pinned.map("me")?, "me", 1, size_of::<hl_self>())?;
+        let tables = Tables::open(pins, &role::INGRESS)?;
+        let pinned = &tables.pinned;
+        let me = tables.mapped("me", 1, size_of::<hl_self>())?;
         identify(&me, &identity)?;
         Ok(Self {
             identity,
             me,
-            rows: Mapped::new(pinned.map("rows")?, "rows", abi::BUCKETS, 8)?,
-            peers: HopTable::new(
-                pinned.map("guests")?,
-                abi::SLOTS,
-                pinned.map("hops")?,
-                abi::PEER_HOPS,
-            )?,
-            addresses4: Addresses4::new(pinned.map("addresses4")?, pinned.map("near4")?)?,
-            addresses6: HashMap::new(pinned.map("addresses6")?, "address", abi::ADDRESSES),
-            stampers: Mapped::new(pinned.map("stampers")?, "stampers", abi::STAMPERS, 8)?,
-            stale_stamps: Mapped::new(pinned.map("stale")?, "stale", abi::STAMPERS, 8)?,
-            live: Mutex::new(Mapped::new(pinned.map("live")?, "live", abi::BUCKETS, 8)?),
+            rows: tables.mapped("rows", abi::BUCKETS, 8)?,
+            stampers: tables.mapped("stampers", abi::STAMPERS, 8)?,
+            stale_stamps: tables.mapped("stale", abi::STAMPERS, 8)?,
+            live: Mutex::new(tables.mapped("live", abi::BUCKETS, 8)?),
             counter: pinned.program("count_live")?,
-            counters: CounterTable::new(pinned.map("counters")?, abi::INGRESS_COUNTERS)?,
             links: Links::new(&pinned.role, "ingress", pinned.program("ingress")?),
-            grace: Grace::new()?,
-            pinned,
+            tables,
         })
     }
 
     /// What was found when the ingress was opened.
     pub fn adoption(&self) -> Adoption {
-        self.pinned.adoption
+        self.tables.pinned.adoption
     }
 
     pub fn identity(&self) -> Identity {
@@ -142,55 +126,28 @@ impl Ingress {
     /// Fill the tables first if [`Self::adoption`] is not [`Adoption::Adopted`].
     pub fn replace_program(&mut self) -> Result<()> {
         self.links.replace()?;
-        self.pinned.remove_other_layouts()?;
-        self.pinned.adoption = Adoption::Adopted;
+        self.tables.pinned.remove_other_layouts()?;
+        self.tables.pinned.adoption = Adoption::Adopted;
         Ok(())
     }
 
     /// Steers packets to `address`, a VIP or egress address of the virtual cluster.
     pub fn set_address(&self, address: IpAddr, kind: AddressKind) -> Result<()> {
-        let value = hl_address {
-            cluster: 0,
-            kind: kind.number(),
-        };
-        match address {
-            IpAddr::V4(address) => self
-                .addresses4
-                .set(u32::from_ne_bytes(address.octets()), value),
-            IpAddr::V6(_) => self.addresses6.set(in6(address), value),
-        }
+        let Tables {
+            addresses, grace, ..
+        } = &self.tables;
+        addresses.set(address, 0, kind, self.identity.key, grace)
     }
 
     /// Whether the address was one of the virtual cluster's.
     pub fn remove_address(&self, address: IpAddr) -> Result<bool> {
-        match address {
-            IpAddr::V4(address) => self.addresses4.remove(u32::from_ne_bytes(address.octets())),
-            IpAddr::V6(_) => self.addresses6.remove(in6(address)),
-        }
+        self.tables.addresses.remove(address)
     }
 
     pub fn addresses(&self) -> Result<Vec<(IpAddr, AddressKind)>> {
-        let v4 = self
-            .addresses4
-            .entries()?
-            .into_iter()
-            .map(|(key, value)| (IpAddr::from(key.to_ne_bytes()), value));
-        let v6 = self
-            .addresses6
-            .entries()?
-            .into_iter()
-            .map(|(key, value)| (from_in6(key), value));
-        let is_egress = |value: hl_address| value.kind == AddressKind::Egress.number();
-        Ok(v4
-            .chain(v6)
-            .map(|(address, value)| {
-                let kind = if is_egress(value) {
-                    AddressKind::Egress
-                } else {
-                    AddressKind::Vip
-                };
-                (address, kind)
-            })
+        let addresses = self.tables.addresses.all()?.into_iter();
+        Ok(addresses
+            .map(|(address, _, kind)| (address, kind))
             .collect())
     }
 
@@ -212,25 +169,22 @@ impl Ingress {
     /// Returns when no packet is under way any more that may have read a row, a mark or a hop
     /// replaced before the call. Some milliseconds.
     pub fn barrier(&self) -> Result<()> {
-        self.grace.wait()
+        self.tables.grace.wait()
     }
 
     /// Says where packets that are passed on to another guest go. They leave where they came in.
     pub fn set_peer(&self, slot: GuestSlot, hop: &Hop) -> Result<()> {
-        self.peers.set(
-            usize::from(slot.number()),
-            self.identity.vni,
-            hop,
-            &self.grace,
-        )
+        let (entry, vni) = (usize::from(slot.number()), self.identity.vni);
+        let Tables { hops, grace, .. } = &self.tables;
+        hops.set(entry, vni, hop, grace)
     }
 
     pub fn remove_peer(&self, slot: GuestSlot) {
-        self.peers.remove(usize::from(slot.number()));
+        self.tables.hops.remove(usize::from(slot.number()));
     }
 
     pub fn peer(&self, slot: GuestSlot) -> Option<Hop> {
-        self.peers.hop(usize::from(slot.number()))
+        self.tables.hops.hop(usize::from(slot.number()))
     }
 
     /// Marks a guest as believed dead: a new stamp puts it last. A guest never believes that of
@@ -303,7 +257,7 @@ impl Ingress {
     }
 
     pub fn counters(&self) -> Result<Counters> {
-        self.counters.read()
+        self.tables.counters()
     }
 
     /// Runs the ingress on a packet, without an interface, in the calling thread's network

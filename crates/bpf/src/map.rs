@@ -21,7 +21,7 @@ unsafe impl Plain for u32 {}
 unsafe impl Plain for u64 {}
 // SAFETY: four integers of one size.
 unsafe impl Plain for crate::abi::hl_in6 {}
-// SAFETY: two integers of one size.
+// SAFETY: 4 + 4 + 4 x 8 bytes of integers.
 unsafe impl Plain for crate::abi::hl_address {}
 // SAFETY: 16 + 4 + 4 bytes of integers; the layout test checks its size.
 unsafe impl Plain for crate::abi::hl_port {}

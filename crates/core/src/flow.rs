@@ -5,13 +5,16 @@
 //! (`docs/adr/0001-row-and-option-layout.md`): director, ingress, socket iterator and this module
 //! must agree for the life of a virtual cluster.
 
-use core::hash::Hasher;
-use core::net::IpAddr;
+mod sip;
+#[cfg(test)]
+mod tests;
+
+use core::net::{IpAddr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
-use siphasher::sip::SipHasher13;
 
 use crate::row::Bucket;
+use sip::Sip;
 
 /// IANA protocol number of TCP.
 pub const PROTOCOL_TCP: u8 = 6;
@@ -48,11 +51,25 @@ pub struct FlowHash(pub u64);
 impl FlowHash {
     /// SipHash-1-3 of the flow.
     pub fn of(key: FlowKey, flow: &Flow) -> Self {
-        let mut hasher = SipHasher13::new_with_key(&key.0);
-        let mut bytes = [0; 40];
-        let length = flow.write_to(&mut bytes);
-        hasher.write(&bytes[..length]);
-        Self(hasher.finish())
+        let source_port = u16::from_le_bytes(flow.source_port.to_be_bytes());
+        let destination_port = u16::from_le_bytes(flow.destination_port.to_be_bytes());
+        let ports = u64::from(source_port) | u64::from(destination_port) << 16;
+        let mut sip;
+        match (flow.source, flow.destination) {
+            (IpAddr::V4(source), IpAddr::V4(_)) => {
+                sip = behind_destination(key, flow.destination, flow.protocol);
+                sip.word(u64::from(u32::from_le_bytes(source.octets())) | ports << 32);
+            }
+            (source, destination) => {
+                let destination = IpAddr::V6(as_v6(destination));
+                sip = behind_destination(key, destination, flow.protocol);
+                for word in words(as_v6(source)) {
+                    sip.word(word);
+                }
+                sip.word(ports);
+            }
+        }
+        Self(sip.finish())
     }
 
     /// The bucket of a packet from a client.
@@ -66,58 +83,43 @@ impl FlowHash {
     }
 }
 
-impl Flow {
-    /// The bytes that are hashed, and how many they are: 16 (IPv4) or 40 (IPv6).
-    fn write_to(&self, bytes: &mut [u8; 40]) -> usize {
-        let (addresses, family) = match (self.source, self.destination) {
-            (IpAddr::V4(source), IpAddr::V4(destination)) => {
-                bytes[..4].copy_from_slice(&source.octets());
-                bytes[4..8].copy_from_slice(&destination.octets());
-                (8, 4)
-            }
-            (source, destination) => {
-                bytes[..16].copy_from_slice(&as_v6(source));
-                bytes[16..32].copy_from_slice(&as_v6(destination));
-                (32, 6)
-            }
-        };
-        bytes[addresses..addresses + 2].copy_from_slice(&self.source_port.to_be_bytes());
-        bytes[addresses + 2..addresses + 4].copy_from_slice(&self.destination_port.to_be_bytes());
-        bytes[addresses + 4] = self.protocol;
-        bytes[addresses + 5] = family;
-        addresses + 8
-    }
+/// What director and ingress keep with each of our addresses: the hash as far as a packet to it
+/// takes it before its source is known, and half a round on. `protocol` is an IANA number.
+pub fn destination_state(key: FlowKey, destination: IpAddr, protocol: u8) -> [u64; 4] {
+    behind_destination(key, destination, protocol).half_a_round_ahead()
 }
 
-fn as_v6(address: IpAddr) -> [u8; 16] {
+/// The first word says of which family and protocol the packet is, and so how many words follow.
+fn behind_destination(key: FlowKey, destination: IpAddr, protocol: u8) -> Sip {
+    let mut sip = Sip::new(key);
+    let kind = |family: u64| u64::from(protocol) << 32 | family << 40;
+    match destination {
+        IpAddr::V4(address) => {
+            sip.word(u64::from(u32::from_le_bytes(address.octets())) | kind(4));
+        }
+        IpAddr::V6(address) => {
+            sip.word(kind(6));
+            for word in words(address) {
+                sip.word(word);
+            }
+        }
+    }
+    sip
+}
+
+/// The address's bytes, eight to a word.
+fn words(address: Ipv6Addr) -> [u64; 2] {
+    let octets = address.octets();
+    let word = |at: usize| {
+        let bytes = octets[at..at + 8].try_into();
+        u64::from_le_bytes(bytes.expect("eight bytes are eight bytes"))
+    };
+    [word(0), word(8)]
+}
+
+fn as_v6(address: IpAddr) -> Ipv6Addr {
     match address {
-        IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
-        IpAddr::V6(address) => address.octets(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// The values are fixed for ever: a change of the hash would lose every connection of a running
-    /// cluster.
-    #[test]
-    fn hash_is_what_it_always_was() {
-        let key = FlowKey(*b"hitless test key");
-        let v4 = Flow {
-            source: "192.0.2.1".parse().unwrap(),
-            destination: "198.51.100.7".parse().unwrap(),
-            source_port: 40_000,
-            destination_port: 443,
-            protocol: PROTOCOL_TCP,
-        };
-        let v6 = Flow {
-            source: "2001:db8::1".parse().unwrap(),
-            destination: "2001:db8::7".parse().unwrap(),
-            ..v4
-        };
-        assert_eq!(FlowHash::of(key, &v4).0, 0xeb268211dc836dbd);
-        assert_eq!(FlowHash::of(key, &v6).0, 0x304aaf6d3e7e1f99);
+        IpAddr::V4(address) => address.to_ipv6_mapped(),
+        IpAddr::V6(address) => address,
     }
 }

@@ -15,7 +15,7 @@
 #define HL_HOPS 16384			/* next hops of a director: guests in use and some being replaced, 1 MiB */
 #define HL_PEER_HOPS 8192		/* next hops of an ingress: 4095 peers, each replaced at once, 512 KiB */
 #define HL_ADDRESSES 16384		/* VIPs and egress addresses of one family */
-#define HL_NEAR 1024			/* IPv4 addresses that are found without a hash map, 8 KiB; others cost 10 ns more */
+#define HL_NEAR 1024			/* IPv4 addresses that are found without a hash map, 64 KiB; others cost 10 ns more */
 #define HL_MEMBERS 16384		/* underlay addresses of directors and guests */
 #define HL_PORTS 4096			/* guests' interfaces on one node */
 #define HL_STAMPERS 65536		/* a director's number has 16 bits (ADR 0001) */
@@ -54,15 +54,14 @@ struct hl_hop {
 	__u16 mtu;		/* the underlay's; 0: not checked */
 	__u32 ifindex;		/* where it leaves; 0: where it came in */
 	__u32 outer_sum;	/* sum of all that is the same in every packet to it; see geneve.h */
-	__u32 source[4];	/* network order; IPv4 in the first word */
-	__u32 destination[4];
-	__u32 ip_sum;		/* likewise of the outer IPv4 header */
+	__u32 addresses[8];	/* network order, source and destination: two words of IPv4, or eight of IPv6 */
+	__u32 ip_sum;		/* likewise of the outer IPv4 header, below 0x10000 */
 	__u32 reserved;
 };
 
 /* A virtual cluster as a director knows it. Keys are little-endian halves of the SipHash key. */
 struct hl_cluster {
-	__u64 key[2];
+	__u64 key[2];		/* only kept: addresses have what is made of it */
 	__u32 number;		/* VNI, 24 bits, host order */
 	__u16 director;		/* this director's number, the stamper */
 	__u16 present;		/* 0: the entry is free */
@@ -74,6 +73,19 @@ struct hl_cluster {
 struct hl_address {
 	__u32 cluster;		/* index of struct hl_cluster; 0 at an ingress */
 	__u32 kind;		/* HL_VIP or HL_EGRESS */
+	__u64 state[4];		/* the flow hash behind the destination (sip.h) */
+};
+
+/* An IPv4 address once more, where it is found at once. The state is written before the word, and stays. */
+struct hl_near {
+	__u64 word;		/* the address, and above it its kind and cluster (<< 2); 0: nobody's */
+	__u64 state[4];
+	__u64 reserved[3];	/* to a cache line */
+};
+
+/* The rows of a virtual cluster. */
+struct hl_rows {
+	__u64 word[HL_BUCKETS];
 };
 
 struct hl_in6 {

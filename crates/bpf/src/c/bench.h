@@ -17,7 +17,7 @@ __u32 flow_mask;		/* flows - 1, a power of two less one */
 __u8 tcp_flags;
 __u64 vip4_word;		/* 0 and the VIP: addresses word of an IPv4 header, without the source */
 __u64 vip6_words[2];
-__u64 bench_key[2];
+__u64 bench_state[4];		/* the flow hash behind the VIP */
 __u64 bench_word;		/* row in network order */
 
 static __u32 flow_number;
@@ -113,7 +113,7 @@ static __always_inline bool restore_encapsulated(struct xdp_md *ctx)
 	void *frame, *option;
 	__u64 hash;
 
-	hash = flow_hash4(bench_key, addresses, ports, IPPROTO_TCP);
+	hash = flow_hash4(bench_state, addresses, ports);
 	if (!resize(ctx, FRAME_ENCAPSULATED))
 		return false;
 	frame = (void *)(long)ctx->data;

@@ -5,6 +5,14 @@
 
 #include "bench.h"
 
+/* As many words as a virtual cluster has buckets. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, HL_BUCKETS);
+	__type(key, __u32);
+	__type(value, __u64);
+} floor_words SEC(".maps");
+
 static __always_inline __u32 rol32(__u32 x, int bits)
 {
 	return (x << bits) | (x >> (32 - bits));
@@ -47,8 +55,8 @@ static __noinline int least(struct xdp_md *ctx)
 	    ip->ihl != 5)
 		return XDP_PASS;
 	bucket = jhash3(ip->saddr, ip->daddr, *(__u32 *)(ip + 1)) & 0xffff;
-	row = bpf_map_lookup_elem(&rows, &bucket);
-	if (!row || !*row)
+	row = bpf_map_lookup_elem(&floor_words, &bucket);
+	if (!row || *row)
 		return XDP_DROP;
 	high = *(__u32 *)data;
 	low = *(__u16 *)(data + 4);

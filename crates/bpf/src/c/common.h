@@ -19,12 +19,6 @@
 
 #include "abi.h"
 
-#define likely(x) __builtin_expect(!!(x), 1)
-#define unlikely(x) __builtin_expect(!!(x), 0)
-
-/* Keeps the compiler from merging checks that the verifier needs to see apart. */
-#define barrier_var(x) asm volatile("" : "+r"(x))
-
 /* The tables' words are read once each: a second read could see a newer one. */
 #define READ_ONCE(x) (*(const volatile typeof(x) *)&(x))
 #define WRITE_ONCE(x, value) (*(volatile typeof(x) *)&(x) = (value))

@@ -40,24 +40,24 @@ static __always_inline int refuse(enum parsed why)
 	}
 }
 
-static __always_inline int direct(struct xdp_md *ctx, struct hl_cluster *cluster,
-				  const struct hl_address *address, const struct client *client,
-				  __u64 hash)
+static __always_inline int direct(struct xdp_md *ctx, const struct whose *whose,
+				  const struct client *client, __u64 hash)
 {
+	struct hl_cluster *cluster = &clusters[whose->cluster & (HL_VIRTUAL_CLUSTERS - 1)];
 	__u32 bucket = hash & 0xffff;
-	__u32 index, head, hop_index;
-	__u64 *row, guest_word;
+	__u32 index = whose->cluster, head, hop_index;
+	struct hl_rows *table;
 	struct stamp stamp;
 	struct hl_hop *hop;
+	__u64 guest_word;
 	__u32 ifindex;
 
-	if (unlikely(address->kind == HL_EGRESS))
+	if (unlikely(whose->kind == HL_EGRESS))
 		bucket = (bpf_ntohs(client->ports >> 16) & 0x3ff) << 6;
-	index = address->cluster << 16 | bucket;
-	row = bpf_map_lookup_elem(&rows, &index);
-	if (unlikely(!row))
+	table = bpf_map_lookup_elem(&rows, &index);
+	if (unlikely(!table))
 		return count(COUNT_drop_no_row, XDP_DROP);
-	stamp.word = READ_ONCE(*row);
+	stamp.word = READ_ONCE(table->word[bucket & (HL_BUCKETS - 1)]);
 	if (unlikely(READ_ONCE(cluster->dead_marks))) {
 		__u64 ordered = dead_last(stamp.word, cluster->dead, 0);
 
@@ -68,7 +68,7 @@ static __always_inline int direct(struct xdp_md *ctx, struct hl_cluster *cluster
 	head = slot_at(stamp.word, 0);
 	if (unlikely(!head))
 		return count(COUNT_drop_no_row, XDP_DROP);
-	index = address->cluster << 12 | head;
+	index = whose->cluster << 12 | head;
 	guest_word = READ_ONCE(guests[index & (HL_VIRTUAL_CLUSTERS * HL_SLOTS - 1)]);
 	hop_index = guest_word & HL_GUEST_HOP_MASK;
 	if (unlikely(!hop_index))
@@ -139,44 +139,39 @@ static __always_inline int pass_others6(struct ipv6hdr *ip, void *end)
 static __always_inline int director4(struct xdp_md *ctx, void *data, void *end)
 {
 	struct iphdr *ip = data + sizeof(struct ethhdr);
-	struct hl_address address;
-	struct hl_cluster *cluster;
 	struct client client;
 	enum parsed parsed;
+	struct whose whose;
 	__u64 hash;
 
 	if (unlikely((void *)(ip + 1) > end))
 		return count(COUNT_drop_truncated, XDP_DROP);
-	if (!find4(&ip->daddr, &address))
+	if (!find4(&ip->daddr, &whose))
 		return pass_others4(ip, end);
 	parsed = parse4(ip, end, &client);
 	if (unlikely(parsed != PARSED_TCP))
 		return refuse(parsed);
-	cluster = &clusters[address.cluster & (HL_VIRTUAL_CLUSTERS - 1)];
-	hash = flow_hash4(cluster->key, client.addresses[0], client.ports, IPPROTO_TCP);
-	return direct(ctx, cluster, &address, &client, hash);
+	hash = flow_hash4(whose.state, client.addresses[0], client.ports);
+	return direct(ctx, &whose, &client, hash);
 }
 
 static __always_inline int director6(struct xdp_md *ctx, void *data, void *end)
 {
 	struct ipv6hdr *ip = data + sizeof(struct ethhdr);
-	struct hl_address *address;
-	struct hl_cluster *cluster;
 	struct client client;
 	enum parsed parsed;
+	struct whose whose;
 	__u64 hash;
 
 	if (unlikely((void *)(ip + 1) > end))
 		return count(COUNT_drop_truncated, XDP_DROP);
-	address = bpf_map_lookup_elem(&addresses6, &ip->daddr);
-	if (!address)
+	if (!find6(&ip->daddr, &whose))
 		return pass_others6(ip, end);
 	parsed = parse6(ctx, ip, end, sizeof(struct ethhdr), &client);
 	if (unlikely(parsed != PARSED_TCP))
 		return refuse(parsed);
-	cluster = &clusters[address->cluster & (HL_VIRTUAL_CLUSTERS - 1)];
-	hash = flow_hash6(cluster->key, client.addresses, client.ports, IPPROTO_TCP);
-	return direct(ctx, cluster, address, &client, hash);
+	hash = flow_hash6(whose.state, client.addresses, client.ports);
+	return direct(ctx, &whose, &client, hash);
 }
 
 HL_PROGRAM

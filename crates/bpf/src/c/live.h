@@ -30,9 +30,9 @@ int count_live(struct bpf_iter__tcp *ctx)
 	struct sock_common *sk = ctx->sk_common;
 	struct hl_address *address = 0;
 	struct hl_in6 local, peer;
-	const struct hl_self *us = &me;
 	__u32 key, ports, bucket;
-	__u64 addresses[4] = {};
+	__u64 source6[2] = {};
+	__u32 source4 = 0;
 	bool is_v4 = false;
 	__u64 hash;
 
@@ -47,17 +47,16 @@ int count_live(struct bpf_iter__tcp *ctx)
 		is_v4 = !local.word[0] && !local.word[1] && local.word[2] == bpf_htonl(0xffff);
 		if (is_v4) {
 			key = local.word[3];
-			addresses[0] = peer.word[3] | (__u64)key << 32;
+			source4 = peer.word[3];
 		} else {
-			__builtin_memcpy(&addresses[0], &peer, 16);
-			__builtin_memcpy(&addresses[2], &local, 16);
+			__builtin_memcpy(source6, &peer, 16);
 			address = bpf_map_lookup_elem(&addresses6, &local);
 		}
 	} else if (sk->skc_family == FAMILY_INET) {
 		is_v4 = true;
 		/* Not by plain loads: the compiler would merge them with reads of other pointers. */
 		key = BPF_CORE_READ(sk, skc_rcv_saddr);
-		addresses[0] = BPF_CORE_READ(sk, skc_daddr) | (__u64)key << 32;
+		source4 = BPF_CORE_READ(sk, skc_daddr);
 	}
 	if (is_v4)
 		address = bpf_map_lookup_elem(&addresses4, &key);
@@ -67,9 +66,9 @@ int count_live(struct bpf_iter__tcp *ctx)
 		bucket = (sk->skc_num & 0x3ff) << 6;
 	} else {
 		if (is_v4)
-			hash = flow_hash4(us->key, addresses[0], ports, IPPROTO_TCP);
+			hash = flow_hash4(address->state, source4, ports);
 		else
-			hash = flow_hash6(us->key, addresses, ports, IPPROTO_TCP);
+			hash = flow_hash6(address->state, source6, ports);
 		bucket = hash & 0xffff;
 	}
 	live[bucket & (HL_BUCKETS - 1)]++;

@@ -8,17 +8,18 @@
 /*
  * What stands in a section .bss.NAME is a map of one entry, which programs reach by its address: no look-up with its
  * key on the stack and its check of bounds. An index is masked instead, so lengths are powers of two. NAME has at most 10
- * letters. Rows are too
- * large for that on Linux 6.1.
+ * letters.
+ * All rows are too large for that, 4 MiB is the most; so they are a map with an entry per virtual cluster, which is
+ * looked up before the bucket is known.
  */
 
-/* The rows of all virtual clusters, (cluster index << 16) | bucket. Written by stores into the mapping. */
+/* The rows by cluster index. Written by stores into the mapping. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(map_flags, BPF_F_MMAPABLE);
-	__uint(max_entries, HL_VIRTUAL_CLUSTERS * HL_BUCKETS);
+	__uint(max_entries, HL_VIRTUAL_CLUSTERS);
 	__type(key, __u32);
-	__type(value, __u64);
+	__type(value, struct hl_rows);
 } rows SEC(".maps");
 
 /* Virtual clusters. Marks are changed by atomic stores into the mapping. */
@@ -46,11 +47,8 @@ struct {
 	__type(value, struct hl_address);
 } addresses4 SEC(".maps");
 
-/*
- * IPv4 addresses once more, one to a word: address, and above it its kind and cluster (<< 2). The place is the hash of
- * address.h; of those that share one the first has it, and the others are found in addresses4.
- */
-__u64 near4[HL_NEAR] SEC(".bss.near4");
+/* By the hash of address.h; of the addresses that share a place one has it, and the others are found in addresses4. */
+struct hl_near near4[HL_NEAR] SEC(".bss.near4");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);

@@ -28,11 +28,8 @@ struct {
 	__type(value, struct hl_address);
 } addresses4 SEC(".maps");
 
-/*
- * IPv4 addresses once more, one to a word: address, and above it its kind and cluster (<< 2). The place is the hash of
- * address.h; of those that share one the first has it, and the others are found in addresses4.
- */
-__u64 near4[HL_NEAR] SEC(".bss.near4");
+/* By the hash of address.h; of the addresses that share a place one has it, and the others are found in addresses4. */
+struct hl_near near4[HL_NEAR] SEC(".bss.near4");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);

@@ -54,11 +54,14 @@ static __always_inline __u32 fold(__u64 sum)
 static __always_inline enum parsed parse_tcp(void *tcp_start, void *end, __u32 room, struct client *client)
 {
 	struct tcphdr *tcp = tcp_start;
+	__u32 header;
 	__u8 flags;
 
-	if ((void *)(tcp + 1) > end)
+	if (unlikely((void *)(tcp + 1) > end))
 		return PARSED_TRUNCATED;
-	if (unlikely(tcp->doff < 5 || tcp->doff * 4 > room))
+	/* Its length in bytes; below 20 or above the room. */
+	header = ((__u8 *)tcp)[12] >> 2 & 0x3c;
+	if (unlikely(header - (__u32)sizeof(*tcp) > room - (__u32)sizeof(*tcp)))
 		return PARSED_MALFORMED;
 	client->ports = *(__u32 *)tcp;
 	client->acknowledged = tcp->ack_seq;
@@ -70,32 +73,44 @@ static __always_inline enum parsed parse_tcp(void *tcp_start, void *end, __u32 r
 	return PARSED_TCP;
 }
 
-/* The caller has checked that the fixed header is there. */
-static __always_inline enum parsed parse4(struct iphdr *ip, void *end, struct client *client)
+/* Why an IPv4 packet is none that parse4 takes; its fixed header is there. */
+static __noinline enum parsed reason4(struct iphdr *ip, void *end)
 {
 	__u32 header = ip->ihl * 4;
 	__u32 length = bpf_ntohs(ip->tot_len);
-	__u32 segment_length;
+	__u8 *type;
 
-	if (unlikely(ip->version != 4 || header < sizeof(*ip) || length < header))
+	if (ip->version != 4 || header < sizeof(*ip) || length < header)
 		return PARSED_MALFORMED;
-	if (unlikely((__u64)length > (__u64)(end - (void *)ip)))
+	if ((__u64)length > (__u64)(end - (void *)ip))
 		return PARSED_TRUNCATED;
-	if (unlikely(ip->frag_off & bpf_htons(IP_MORE_OR_OFFSET)))
+	if (ip->frag_off & bpf_htons(IP_MORE_OR_OFFSET))
 		return PARSED_FRAGMENT;
-	if (unlikely(ip->protocol != IPPROTO_TCP)) {
-		__u8 *type = (void *)ip + header;
-
-		if (ip->protocol != IPPROTO_ICMP)
-			return PARSED_PROTOCOL;
-		if ((void *)(type + 8) > end || length < header + 8)
-			return PARSED_TRUNCATED;
-		return *type == ICMP_UNREACHABLE || *type == ICMP_TIME_EXCEEDED ||
-		       *type == ICMP_PARAMETER ? PARSED_ICMP_ERROR : PARSED_ICMP;
-	}
-	segment_length = length - header;
-	if (unlikely(segment_length < sizeof(struct tcphdr)))
+	/* Without room for its header. */
+	if (ip->protocol == IPPROTO_TCP)
 		return PARSED_TRUNCATED;
+	if (ip->protocol != IPPROTO_ICMP)
+		return PARSED_PROTOCOL;
+	type = (void *)ip + header;
+	if ((void *)(type + 8) > end || length < header + 8)
+		return PARSED_TRUNCATED;
+	return *type == ICMP_UNREACHABLE || *type == ICMP_TIME_EXCEEDED || *type == ICMP_PARAMETER ?
+		       PARSED_ICMP_ERROR : PARSED_ICMP;
+}
+
+/* The caller has checked that the fixed header is there. */
+static __always_inline enum parsed parse4(struct iphdr *ip, void *end, struct client *client)
+{
+	__u32 first = *(__u8 *)ip;
+	__u32 header = (first & 0xf) * 4;
+	__u32 length = bpf_ntohs(ip->tot_len);
+	/* Fragment bits, hops, protocol. */
+	__u32 kind = *(__u32 *)((void *)ip + 6) & (bpf_htons(IP_MORE_OR_OFFSET) | 0xff000000);
+
+	if (unlikely(first - 0x45 > 0xf - 5 || kind != IPPROTO_TCP << 24 ||
+		     length < header + (__u32)sizeof(struct tcphdr) ||
+		     (__u64)length > (__u64)(end - (void *)ip)))
+		return reason4(ip, end);
 	client->is_v6 = false;
 	client->length = length;
 	client->tcp_offset = header;
@@ -105,8 +120,8 @@ static __always_inline enum parsed parse4(struct iphdr *ip, void *end, struct cl
 	 * so leads to a wrong outer checksum, as it should.
 	 */
 	client->inner_sum = (__u64)(__u32)~ip->saddr + (__u32)~ip->daddr +
-			    (0xffff ^ bpf_htons(IPPROTO_TCP)) + (0xffff ^ bpf_htons(segment_length));
-	return parse_tcp((void *)ip + header, end, segment_length, client);
+			    (0xffff ^ bpf_htons(IPPROTO_TCP)) + (0xffff ^ bpf_htons(length - header));
+	return parse_tcp((void *)ip + header, end, length - header, client);
 }
 
 /* The sum of an IPv6 packet's extension headers. Rare, so it may cost a copy. */

@@ -1,5 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-/* The flow hash: SipHash-1-3 over the bytes that ADR 0001 lists. Core's flow.rs must agree for ever. */
+/*
+ * The flow hash: SipHash-1-3 over the words that ADR 0001 lists. Core's flow.rs must agree for ever.
+ *
+ * What is hashed begins with the destination, which is always an address of ours: so the state behind it is made once,
+ * when the address is set, and lies in the address's entry. It is kept with that half of the next round done which needs
+ * no data.
+ */
 #ifndef HITLESS_SIP_H
 #define HITLESS_SIP_H
 
@@ -28,12 +34,20 @@ static __always_inline void sip_round(struct sip *s)
 	s->v2 = rotl(s->v2, 32);
 }
 
-static __always_inline void sip_init(struct sip *s, const __u64 *key)
+/* The first word behind the destination: v0 and v1 are half a round ahead. */
+static __always_inline void sip_resume(struct sip *s, const __u64 *state, __u64 word)
 {
-	s->v0 = key[0] ^ 0x736f6d6570736575ULL;
-	s->v1 = key[1] ^ 0x646f72616e646f6dULL;
-	s->v2 = key[0] ^ 0x6c7967656e657261ULL;
-	s->v3 = key[1] ^ 0x7465646279746573ULL;
+	__u64 v1 = state[1];
+
+	s->v3 = state[3] ^ word;
+	s->v2 = state[2] + s->v3;
+	s->v3 = rotl(s->v3, 16) ^ s->v2;
+	s->v2 += v1;
+	s->v0 = state[0] + s->v3;
+	s->v1 = rotl(v1, 17) ^ s->v2;
+	s->v3 = rotl(s->v3, 21) ^ s->v0;
+	s->v2 = rotl(s->v2, 32);
+	s->v0 ^= word;
 }
 
 static __always_inline void sip_word(struct sip *s, __u64 word)
@@ -43,9 +57,8 @@ static __always_inline void sip_word(struct sip *s, __u64 word)
 	s->v0 ^= word;
 }
 
-static __always_inline __u64 sip_finish(struct sip *s, __u64 length)
+static __always_inline __u64 sip_finish(struct sip *s)
 {
-	sip_word(s, length << 56);
 	s->v2 ^= 0xff;
 	sip_round(s);
 	sip_round(s);
@@ -53,30 +66,24 @@ static __always_inline __u64 sip_finish(struct sip *s, __u64 length)
 	return s->v0 ^ s->v1 ^ s->v2 ^ s->v3;
 }
 
-/* Source and destination, 8 bytes as they stand in the header; ports as they stand in TCP's. */
-static __always_inline __u64 flow_hash4(const __u64 *key, __u64 addresses, __u32 ports, __u8 protocol)
+/* The source as it stands in the header, the ports as they stand in TCP's. */
+static __always_inline __u64 flow_hash4(const __u64 *state, __u32 source, __u32 ports)
 {
 	struct sip s;
 
-	sip_init(&s, key);
-	sip_word(&s, addresses);
-	sip_word(&s, (__u64)ports | (__u64)protocol << 32 | 4ULL << 40);
-	return sip_finish(&s, 16);
+	sip_resume(&s, state, (__u64)ports << 32 | source);
+	return sip_finish(&s);
 }
 
-/* Source and destination, 32 bytes as they stand in the header. */
-static __always_inline __u64 flow_hash6(const __u64 *key, const __u64 *addresses, __u32 ports,
-					__u8 protocol)
+/* The source, 16 bytes as they stand in the header. */
+static __always_inline __u64 flow_hash6(const __u64 *state, const __u64 *source, __u32 ports)
 {
 	struct sip s;
 
-	sip_init(&s, key);
-	sip_word(&s, addresses[0]);
-	sip_word(&s, addresses[1]);
-	sip_word(&s, addresses[2]);
-	sip_word(&s, addresses[3]);
-	sip_word(&s, (__u64)ports | (__u64)protocol << 32 | 6ULL << 40);
-	return sip_finish(&s, 40);
+	sip_resume(&s, state, source[0]);
+	sip_word(&s, source[1]);
+	sip_word(&s, ports);
+	return sip_finish(&s);
 }
 
 #endif
