@@ -10,3 +10,4 @@ pub mod process;
 pub mod signals;
 pub mod slots;
 pub mod socket;
+pub mod twin;

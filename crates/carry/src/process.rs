@@ -36,6 +36,16 @@ impl core::fmt::Display for Ended {
 }
 
 impl Watched {
+    /// The process of a descriptor that another process has opened; `None` if it is none, or has
+    /// ended and was collected.
+    pub fn of(pidfd: OwnedFd) -> Option<Self> {
+        let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd()));
+        let info = info.ok()?;
+        let line = info.lines().find_map(|line| line.strip_prefix("Pid:"))?;
+        let pid = line.trim().parse().ok()?;
+        Some(Self { pid, pidfd })
+    }
+
     /// Kills it at once. No error if it has ended already.
     pub fn kill(&self) {
         let _ = rustix::process::pidfd_send_signal(&self.pidfd, Signal::KILL);
@@ -75,17 +85,18 @@ const FOR_THE_PARENT: [libc::c_int; 5] = [
     libc::SIGUSR2,
 ];
 
-/// Starts a program with `link` as its descriptor `link_fd`; standard output and error are
-/// inherited, standard input is empty, and signals that this process blocks are open again, but
+/// Starts a program, under the name `shown` where processes are listed, with `link` as its
+/// descriptor `link_fd`; standard output and error are inherited, standard input is empty, and signals that this process blocks are open again, but
 /// those that are meant for this process alone (`FOR_THE_PARENT`) are ignored by the new one.
 pub fn spawn(
     program: &Path,
+    shown: &OsStr,
     args: &[OsString],
     link: OwnedFd,
     link_fd: RawFd,
 ) -> io::Result<Watched> {
     let mut command = Command::new(program);
-    command.args(args).stdin(Stdio::null());
+    command.arg0(shown).args(args).stdin(Stdio::null());
     let raw = link.as_raw_fd();
     // SAFETY: the closure runs in the child between fork and exec and makes only async-signal-safe
     // system calls.
@@ -241,6 +252,11 @@ pub fn set_descriptor_limit(limit: Option<u64>) -> io::Result<u64> {
     };
     rustix::process::setrlimit(Resource::Nofile, new)?;
     Ok(wanted)
+}
+
+/// The name of this process where processes are listed by their short names: at most 15 bytes.
+pub fn set_name(name: &std::ffi::CStr) {
+    let _ = rustix::thread::set_name(name);
 }
 
 /// The path of a program as a C string would need it, checked early for a clear error.

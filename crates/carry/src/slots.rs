@@ -93,6 +93,11 @@ pub struct LaneHead {
     pub busy_slot: AtomicU32,
     /// The number of the next pipe.
     pub next_pipe: AtomicU32,
+    /// Not 0 from before a connection is accepted until the keeper has it or its slot says what it
+    /// does: one that no slot tells of may be open.
+    pub accepting: AtomicU32,
+    /// Not 0 if this event loop is the one that brought its worker down.
+    pub guilty: AtomicU32,
 }
 
 /// The part of the file that belongs to no lane.

@@ -184,6 +184,7 @@ fn change(change: &Change) -> Vec<Cell> {
         ChangeKind::Upgrade => ("upgrade", Tone::Plain),
         ChangeKind::UpgradeFailed => ("upgrade failed", Tone::Bad),
         ChangeKind::WorkerCrash => ("worker crash", Tone::Bad),
+        ChangeKind::Quarantine => ("quarantine", Tone::Bad),
     };
     vec![
         Cell::toned(kind, tone),

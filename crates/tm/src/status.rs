@@ -123,4 +123,6 @@ pub enum ChangeKind {
     Upgrade,
     UpgradeFailed,
     WorkerCrash,
+    /// A connection on which workers died was cut.
+    Quarantine,
 }

@@ -234,9 +234,12 @@ fn kill(pid: i32) {
 fn children(of: u32) -> Vec<i32> {
     let path = format!("/proc/{of}/task/{of}/children");
     let text = std::fs::read_to_string(path).unwrap_or_default();
-    text.split_whitespace()
-        .filter_map(|pid| pid.parse().ok())
-        .collect()
+    let is_worker = |pid: &i32| {
+        let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        name.trim() != "hitless-twin"
+    };
+    let pids = text.split_whitespace().filter_map(|pid| pid.parse().ok());
+    pids.filter(is_worker).collect()
 }
 
 #[test]

@@ -152,6 +152,7 @@ fn near_its_descriptor_limit_the_keeper_pauses_accepting_and_loses_nobody() {
         member.address
     );
     let options = Options {
+        fault: String::new(),
         threads: 1,
         descriptors: Some(400),
     };

@@ -130,6 +130,12 @@ impl Connection {
         self.response != ResponsePhase::Idle
     }
 
+    /// Whether the client may send another request after the one that is under way, as far as is
+    /// known by now.
+    pub fn keeps_client(&self) -> bool {
+        !self.client_closes
+    }
+
     /// Whether the final response head has gone out: from then on a failure cannot be answered any
     /// more.
     pub fn has_responded(&self) -> bool {

@@ -2,13 +2,13 @@
 //! [THREADS [DESCRIPTORS]]`.
 //!
 //! `TM_BUILD` is the build's name, `TM_FAULT` what a successor does wrong: `die-N` or `hang-N` (at
-//! its Nth batch), `die-end`, `hang-end`, `layout`.
+//! its Nth batch), `die-end`, `hang-end`, `layout`; what any worker does: `poison`, `die-at-PLACE`.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use hitless_tm::keeper::{self, KeeperOptions};
-use hitless_tm::worker::{self, Fault, Trial};
+use hitless_tm::worker::{self, Fault, Point, Trial};
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().collect();
@@ -50,6 +50,13 @@ fn main() -> ExitCode {
 }
 
 fn fault(text: &str) -> Option<Fault> {
+    if text == "poison" {
+        return Some(Fault::Poison);
+    }
+    if let Some(place) = text.strip_prefix("die-at-") {
+        let (_, point) = *Point::ALL.iter().find(|(name, _)| *name == place)?;
+        return Some(Fault::DieAt(point));
+    }
     match text.split_once('-') {
         Some(("die", "end")) => Some(Fault::DieAtEnd),
         Some(("hang", "end")) => Some(Fault::HangAtEnd),

@@ -1,5 +1,7 @@
 //! Performs what the [course](super::course) decides: processes, sockets, ledgers and answers.
 
+use core::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
@@ -9,6 +11,7 @@ use hitless_carry::slots::{Kind, Slots};
 use hitless_carry::{memory, message};
 
 use super::course::{Action, Input, State, Which};
+use super::hold::Dead;
 use super::process::{Start, Worker};
 use super::{Keeper, KeeperError, Who, state};
 use crate::clock::now_us;
@@ -222,6 +225,7 @@ impl Keeper {
         };
         Worker::start(Start {
             program,
+            shown: &self.options.program,
             args: &self.options.worker_args,
             hello: KeeperHello {
                 role,
@@ -232,6 +236,7 @@ impl Keeper {
                 group,
                 file_name: self.options.config.display().to_string(),
                 is_paused: head.paused.load(Ordering::Relaxed) != 0,
+                blames: role == Role::AfterCrash && self.blames,
             },
             slots: &self.slots,
             now_us: now_us(),
@@ -337,7 +342,11 @@ impl Keeper {
 
     fn send_orphans(&mut self) {
         self.drain_lanes();
-        let dead = core::mem::take(&mut self.dead);
+        let dead = Dead {
+            incarnation: core::mem::take(&mut self.dead),
+            has_searched: core::mem::take(&mut self.has_searched),
+            fresh: core::mem::take(&mut self.fresh),
+        };
         let packets = self.held.orphans(&self.slots, dead, &self.living());
         if let Some(worker) = &mut self.current {
             for (lane, packets) in packets.into_iter().enumerate() {
@@ -357,20 +366,60 @@ impl Keeper {
             Which::Leaving => &mut self.leaving,
         };
         let Some(worker) = slot.take() else { return };
+        let incarnation = worker.incarnation;
+        if which != Which::Leaving {
+            // A kill from outside is nobody's fault.
+            self.blames = ended != Ended::Signal(libc::SIGKILL);
+            if self.held.misses(&self.slots, incarnation) {
+                self.search(&worker);
+            }
+        }
+        // Its descriptors are closed before anybody is told that it is gone.
+        let pid = worker.process.pid;
+        worker.twin.end();
         match which {
             Which::Current => {
-                tracing::error!(pid = worker.process.pid, "worker ended with {ended}");
-                self.dead = worker.incarnation;
+                tracing::error!(pid, "worker ended with {ended}");
+                self.dead = incarnation;
                 self.note(Outcome::Failed, format!("the worker ended with {ended}"));
             }
             Which::Next => {
-                self.dead = worker.incarnation;
-                self.lost_successor = worker.incarnation;
+                self.dead = incarnation;
+                self.lost_successor = incarnation;
                 self.note(Outcome::Failed, format!("the successor ended with {ended}"));
             }
             Which::Leaving => {}
         }
         self.feed(Input::Ended(which));
+    }
+
+    /// Looks for clients that a dead worker had accepted a moment before, and nobody else has.
+    fn search(&mut self, worker: &Worker) {
+        match worker.twin.ask() {
+            Ok(fds) => {
+                let known = self.held.cookies();
+                let cookie = |fd: &OwnedFd| rustix::net::sockopt::socket_cookie(fd).unwrap_or(0);
+                let is_fresh = |fd: &OwnedFd| self.is_clients(fd) && !known.contains(&cookie(fd));
+                let fresh: Vec<_> = fds.into_iter().filter(is_fresh).map(Rc::new).collect();
+                self.fresh.extend(fresh);
+                self.has_searched = true;
+                tracing::info!(count = self.fresh.len(), "clients that were just accepted");
+            }
+            Err(error) => tracing::warn!(%error, "a dead worker's twin does not answer"),
+        }
+    }
+
+    /// Whether it was accepted at an address of ours.
+    fn is_clients(&self, fd: &OwnedFd) -> bool {
+        let local = rustix::net::getsockname(fd).ok();
+        let Some(local) = local.and_then(|local| SocketAddr::try_from(local).ok()) else {
+            return false;
+        };
+        self.listeners.iter().any(|listener| {
+            let bound = listener.bound;
+            bound.port() == local.port()
+                && (bound.ip().is_unspecified() || bound.ip() == local.ip())
+        })
     }
 
     /// Both workers are done: the keeper replaces itself too, and its successor answers.

@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::sync::atomic::Ordering;
 
 use hitless_carry::message;
-use hitless_carry::slots::{Kind, Slots};
+use hitless_carry::slots::{IN_FLIGHT, Kind, Slots};
 
 use crate::link::lane::{ENTRIES_MAX, Entry, encode};
 
@@ -42,6 +42,15 @@ pub(super) struct HeldSlot {
     pub(super) generation: u32,
     /// One or two.
     pub(super) fds: Vec<Rc<OwnedFd>>,
+}
+
+/// A worker that died, and what its twin had.
+#[derive(Debug)]
+pub(super) struct Dead {
+    pub(super) incarnation: u32,
+    /// Whether the twin was asked, and answered.
+    pub(super) has_searched: bool,
+    pub(super) fresh: Vec<Rc<OwnedFd>>,
 }
 
 #[derive(Debug)]
@@ -108,26 +117,71 @@ impl Held {
                         self.count -= 2;
                     }
                 }
-                Entry::End { .. } => {}
+                // Sent by keepers only.
+                Entry::Fresh | Entry::End { .. } => {}
             }
         }
     }
 
-    /// What no living worker owns, as packets for the one that goes on, per lane; and forgets what
-    /// nobody uses.
-    pub(super) fn orphans(&mut self, slots: &Slots, dead: u32, living: &[u32]) -> Vec<Vec<Packet>> {
-        (0..self.lanes.len())
-            .map(|lane| self.orphans_of_lane(slots, lane, dead, living))
+    /// Whether a dead worker may have had clients of which it had read nothing, and that are not
+    /// here.
+    pub(super) fn misses(&self, slots: &Slots, dead: u32) -> bool {
+        (0..slots.lanes()).any(|lane| {
+            if slots.lane(lane).accepting.load(Ordering::Relaxed) != 0 {
+                return true;
+            }
+            (0..slots.slots_per_lane()).any(|index| {
+                let slot = slots.slot(lane, index);
+                let is_its = slot.kind() != Some(Kind::Free)
+                    && slot.owner.load(Ordering::Relaxed) == dead
+                    && !slot.has_flag(IN_FLIGHT);
+                let generation = slot.generation.load(Ordering::Relaxed);
+                let held = self.lanes[lane as usize].slots.get(&index);
+                is_its && held.is_none_or(|held| held.generation != generation)
+            })
+        })
+    }
+
+    /// The kernel's numbers of all client sockets here.
+    pub(super) fn cookies(&self) -> HashSet<u64> {
+        let slots = self.lanes.iter().flat_map(|lane| lane.slots.values());
+        let clients = slots.filter_map(|slot| slot.fds.first());
+        clients
+            .filter_map(|fd| rustix::net::sockopt::socket_cookie(fd).ok())
             .collect()
     }
 
-    fn orphans_of_lane(
+    /// What no living worker owns, as packets for the one that goes on, per lane; and forgets what
+    /// nobody uses.
+    pub(super) fn orphans(
         &mut self,
         slots: &Slots,
-        lane: usize,
-        dead: u32,
+        dead: Dead,
         living: &[u32],
-    ) -> Vec<Packet> {
+    ) -> Vec<Vec<Packet>> {
+        let count = self.lanes.len();
+        let mut fresh: Vec<Vec<Rc<OwnedFd>>> = vec![Vec::new(); count];
+        for (at, fd) in dead.fresh.into_iter().enumerate() {
+            fresh[at % count].push(fd);
+        }
+        let end = Entry::End {
+            dead: dead.incarnation,
+            searched: dead.has_searched,
+        };
+        let lanes = fresh.into_iter().enumerate();
+        lanes
+            .map(|(lane, fresh)| {
+                let mut packets = self.orphans_of_lane(slots, lane, living);
+                for fd in fresh {
+                    packets.push(Entry::Fresh, &[fd]);
+                }
+                packets.push(end, &[]);
+                packets.finish()
+            })
+            .collect()
+    }
+
+    fn orphans_of_lane(&mut self, slots: &Slots, lane: usize, living: &[u32]) -> PacketList {
         let held = &mut self.lanes[lane];
         let mut bound = HashSet::new();
         let mut wanted: Vec<u32> = Vec::new();
@@ -180,8 +234,7 @@ impl Held {
                 packets.push(entry, &slot.fds);
             }
         }
-        packets.push(Entry::End { dead }, &[]);
-        packets.finish()
+        packets
     }
 }
 

@@ -24,8 +24,10 @@ pub(super) struct Listener {
     pub(super) sockets: Vec<OwnedFd>,
 }
 
-/// Binds and listens; all or nothing.
-pub(super) fn bind(requested: SocketAddr, lanes: u32) -> io::Result<Listener> {
+/// Binds and listens; all or nothing. With `cuts`, what is accepted here is reset when it is closed
+/// by a death, since the kernel's clean end would make a stream that was cut look complete; whoever
+/// ends one as it should be says so before.
+pub(super) fn bind(requested: SocketAddr, lanes: u32, cuts: bool) -> io::Result<Listener> {
     let probe = socket(requested, false)?;
     rustix::net::bind(&probe, &requested)?;
     // A listener elsewhere that set SO_REUSEADDR only shows itself here.
@@ -39,6 +41,10 @@ pub(super) fn bind(requested: SocketAddr, lanes: u32) -> io::Result<Listener> {
         sockets.push(socket);
     }
     for socket in &sockets {
+        if cuts {
+            // Accepted sockets inherit it, so it costs nothing for each.
+            sockopt::set_socket_linger(socket, Some(core::time::Duration::ZERO))?;
+        }
         rustix::net::listen(socket, BACKLOG)?;
     }
     Ok(Listener {
@@ -77,10 +83,22 @@ mod tests {
 
     #[test]
     fn a_set_shares_its_port_and_nobody_else_joins() {
-        let set = bind("127.0.0.1:0".parse().unwrap(), 3).unwrap();
+        let set = bind("127.0.0.1:0".parse().unwrap(), 3, true).unwrap();
         assert_eq!(set.sockets.len(), 3);
         assert_ne!(set.bound.port(), 0);
-        let error = bind(set.bound, 2).unwrap_err();
+        let error = bind(set.bound, 2, true).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+    }
+
+    #[test]
+    fn what_is_accepted_and_dropped_is_a_reset() {
+        use std::io::Read;
+
+        for (cuts, is_reset) in [(true, true), (false, false)] {
+            let set = bind("127.0.0.1:0".parse().unwrap(), 1, cuts).unwrap();
+            let mut client = std::net::TcpStream::connect(set.bound).unwrap();
+            rustix::net::accept(&set.sockets[0]).map(drop).unwrap();
+            assert_eq!(client.read(&mut [0]).is_err(), is_reset);
+        }
     }
 }

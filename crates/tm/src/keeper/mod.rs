@@ -11,6 +11,7 @@ use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
+use std::rc::Rc;
 
 use hitless_carry::signals::Signals;
 use hitless_carry::slots::{SLOTS_PER_LANE_MAX, Slots};
@@ -181,6 +182,13 @@ struct Keeper {
     deaths_us: VecDeque<u64>,
     /// Incarnation of the last worker that died and whose connections wait for a worker.
     dead: u32,
+    /// Whether its worker's end was its own doing.
+    blames: bool,
+    /// Clients that it had accepted and nobody has read a byte of; whether they were looked for.
+    fresh: Vec<Rc<OwnedFd>>,
+    has_searched: bool,
+    /// Connections cut since workers died on them.
+    quarantined: u64,
     /// Incarnation of the last successor that died.
     lost_successor: u32,
     is_draining: bool,
@@ -234,6 +242,10 @@ impl Keeper {
             leaving: None,
             deaths_us: VecDeque::new(),
             dead: 0,
+            blames: false,
+            fresh: Vec::new(),
+            has_searched: false,
+            quarantined: 0,
             lost_successor: 0,
             is_draining: false,
             descriptors_max: 0,

@@ -2,11 +2,16 @@
 //! they are asked.
 
 use core::net::SocketAddr;
+use std::fs::{DirBuilder, OpenOptions};
+use std::io::Write;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 
 use hitless_carry::memory;
+use hitless_carry::process::Watched;
 
 use super::course::{Input, State, Which};
 use super::listeners::{self, Listener};
@@ -18,11 +23,17 @@ use crate::status::ChangeKind;
 
 /// A status or metrics document is below this.
 const TEXT_BYTES_MAX: u64 = 64 << 20;
+/// In the run folder: what is known of connections that were cut, the newest in place of the
+/// oldest.
+const QUARANTINE: &str = "quarantine";
+const QUARANTINED_MAX: u64 = 64;
+/// Of one of them: what was unread on both sides, escaped, and some lines.
+const QUARANTINE_BYTES_MAX: u64 = 1 << 20;
 
 impl Keeper {
     pub(super) fn on_packet(&mut self, which: Which, packet: ToKeeper, fds: Vec<OwnedFd>) {
         match packet {
-            ToKeeper::Hello(hello) => self.on_hello(which, hello),
+            ToKeeper::Hello(hello) => self.on_hello(which, hello, fds),
             ToKeeper::Accept { addresses, single } => self.on_accept(which, addresses, &single),
             ToKeeper::Refuse { text } => self.on_refuse(which, text),
             ToKeeper::Applied { text } => self.on_applied(which, text),
@@ -41,10 +52,14 @@ impl Keeper {
                 }
             }
             ToKeeper::Drained => self.feed(Input::Drained(which)),
+            ToKeeper::Quarantined { text } => self.on_quarantined(&text, &fds),
         }
     }
 
-    fn on_hello(&mut self, which: Which, hello: WorkerHello) {
+    fn on_hello(&mut self, which: Which, hello: WorkerHello, fds: Vec<OwnedFd>) {
+        if let Some(worker) = self.worker(which) {
+            worker.twin.process = fds.into_iter().next().and_then(Watched::of);
+        }
         if which == Which::Next
             && let Some(reason) = self.misfit(&hello)
         {
@@ -108,18 +123,15 @@ impl Keeper {
         let mut fresh = Vec::new();
         addresses.extend(single);
         for &address in &addresses {
-            let lanes = if single.contains(&address) {
-                1
-            } else {
-                self.slots.lanes()
-            };
+            let is_single = single.contains(&address);
+            let lanes = if is_single { 1 } else { self.slots.lanes() };
             let is_it = |listener: &Listener| {
                 listener.requested == address && listener.sockets.len() == lanes as usize
             };
             if self.listeners.iter().any(is_it) {
                 continue;
             }
-            match listeners::bind(address, lanes) {
+            match listeners::bind(address, lanes, !is_single) {
                 Ok(listener) => fresh.push(listener),
                 Err(error) => return self.on_no_address(which, address, &error),
             }
@@ -275,6 +287,26 @@ impl Keeper {
         self.reply(Who(Some(client)), outcome, text);
     }
 
+    /// A connection on which workers died was cut: what is known of it is kept for people.
+    fn on_quarantined(&mut self, text: &str, fds: &[OwnedFd]) {
+        let folder = self.options.run_folder.join(QUARANTINE);
+        let number = self.quarantined % QUARANTINED_MAX;
+        self.quarantined += 1;
+        let path = folder.join(format!("{number}.json"));
+        let bytes = fds
+            .first()
+            .ok_or_else(|| std::io::ErrorKind::InvalidData.into());
+        let kept = bytes
+            .and_then(|fd| memory::to_bytes(fd, QUARANTINE_BYTES_MAX))
+            .and_then(|bytes| keep_private(&folder, &path, &bytes));
+        let text = match kept {
+            Ok(()) => format!("{text}; see {}", path.display()),
+            Err(error) => format!("{text}; what is known of it cannot be kept: {error}"),
+        };
+        tracing::error!("{text}");
+        self.journal.add(ChangeKind::Quarantine, now_us(), 0, &text);
+    }
+
     fn facts(&self) -> KeeperFacts {
         let now = now_us();
         let worker = self.current.as_ref();
@@ -294,4 +326,18 @@ impl Keeper {
             journal: self.journal.clone(),
         }
     }
+}
+
+/// Writes a file that its owner alone can read.
+fn keep_private(folder: &Path, path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
+    made?;
+    let _ = std::fs::remove_file(path);
+    let mut options = OpenOptions::new();
+    let mut file = options
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)?;
+    file.write_all(bytes)
 }

@@ -18,7 +18,7 @@ use super::clients::ClientConnection;
 use super::course::State;
 use super::hold::{Held, HeldPipe, HeldSlot};
 use super::listeners::Listener;
-use super::process::{Queue, Worker};
+use super::process::{Queue, Twin, Worker};
 use super::{Keeper, KeeperError, KeeperOptions, Who};
 use crate::link::journal::Journal;
 use crate::link::{KEEPER_STATE_LAYOUT, WorkerHello};
@@ -58,7 +58,8 @@ fn write(keeper: &Keeper, who: Who, text: &str, keep: &mut Vec<RawFd>) -> Vec<u8
     w.u16(KEEPER_STATE_LAYOUT).u64(keeper.started_us);
     w.u64(keeper.restarts)
         .u64(keeper.upgrades)
-        .u64(keeper.reloads);
+        .u64(keeper.reloads)
+        .u64(keeper.quarantined);
     keeper.journal.encode(&mut w);
     w.text(&keeper.last_refusal)
         .bytes(&keeper.config)
@@ -116,6 +117,12 @@ fn write(keeper: &Keeper, who: Who, text: &str, keep: &mut Vec<RawFd>) -> Vec<u8
     w.u32(worker.lanes.len() as u32);
     for lane in &worker.lanes {
         fd(&mut w, &lane.socket);
+    }
+    fd(&mut w, &worker.twin.channel);
+    let twin = worker.twin.process.as_ref();
+    w.u32(twin.map_or(0, |twin| twin.pid));
+    if let Some(twin) = twin {
+        fd(&mut w, &twin.pidfd);
     }
     w.u32(worker.incarnation).u64(worker.since_us);
     let hello = worker
@@ -175,7 +182,8 @@ fn read_fields(
         return Err(Malformed);
     }
     let started_us = r.u64()?;
-    let (restarts, upgrades, reloads) = (r.u64()?, r.u64()?, r.u64()?);
+    let (restarts, upgrades) = (r.u64()?, r.u64()?);
+    let (reloads, quarantined) = (r.u64()?, r.u64()?);
     let journal = Journal::decode(&mut r)?;
     let last_refusal = r.text()?.to_owned();
     let config = r.bytes()?.to_vec();
@@ -244,10 +252,22 @@ fn read_fields(
     let lanes = (0..r.u32()?)
         .map(|_| take(&mut r).map(Queue::new))
         .collect::<Result<_, _>>()?;
+    let channel = take(&mut r)?;
+    let twin = match r.u32()? {
+        0 => None,
+        pid => Some(Watched {
+            pid,
+            pidfd: take(&mut r)?,
+        }),
+    };
     let worker = Worker {
         process,
         link,
         lanes,
+        twin: Twin {
+            channel,
+            process: twin,
+        },
         incarnation: r.u32()?,
         since_us: r.u64()?,
         hello: Some(WorkerHello {
@@ -266,6 +286,7 @@ fn read_fields(
         restarts,
         upgrades,
         reloads,
+        quarantined,
         last_refusal,
         journal,
         config,

@@ -72,6 +72,7 @@ fn code(kind: ChangeKind) -> u8 {
         ChangeKind::Upgrade => 4,
         ChangeKind::UpgradeFailed => 5,
         ChangeKind::WorkerCrash => 6,
+        ChangeKind::Quarantine => 7,
     }
 }
 
@@ -83,6 +84,7 @@ fn kind(code: u8) -> Result<ChangeKind, Malformed> {
         4 => ChangeKind::Upgrade,
         5 => ChangeKind::UpgradeFailed,
         6 => ChangeKind::WorkerCrash,
+        7 => ChangeKind::Quarantine,
         _ => return Err(Malformed),
     })
 }

@@ -27,9 +27,14 @@ pub(crate) enum Entry {
     DropPipe {
         pipe: u32,
     },
-    /// Keeper to worker: what follows the death of `dead` (0: nothing does) was sent completely.
+    /// Keeper to worker: a client that the dead worker had accepted, and of which nobody has read
+    /// or written a byte. One descriptor.
+    Fresh,
+    /// Keeper to worker: what follows the death of `dead` (0: nothing does) was sent completely. If
+    /// it was `searched` for clients that were just accepted, all that were found came before.
     End {
         dead: u32,
+        searched: bool,
     },
 }
 
@@ -42,6 +47,7 @@ impl Entry {
         match self {
             Self::Register { fds, .. } => fds.into(),
             Self::AddPipe { .. } => 2,
+            Self::Fresh => 1,
             Self::Release { .. } | Self::DropPipe { .. } | Self::End { .. } => 0,
         }
     }
@@ -59,7 +65,8 @@ pub(crate) fn encode(entries: &[Entry]) -> Vec<u8> {
             Entry::Release { slot, generation } => (8, slot, generation),
             Entry::AddPipe { pipe } => (9, pipe, 0),
             Entry::DropPipe { pipe } => (10, pipe, 0),
-            Entry::End { dead } => (11, dead, 0),
+            Entry::End { dead, searched } => (11, dead, searched.into()),
+            Entry::Fresh => (12, 0, 0),
         };
         w.u8(code).u32(first).u32(second);
     }
@@ -83,7 +90,11 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Vec<Entry>, Malformed> {
             },
             9 => Entry::AddPipe { pipe: first },
             10 => Entry::DropPipe { pipe: first },
-            11 => Entry::End { dead: first },
+            11 => Entry::End {
+                dead: first,
+                searched: second != 0,
+            },
+            12 => Entry::Fresh,
             _ => return Err(Malformed),
         });
     }
@@ -108,7 +119,11 @@ mod tests {
             },
             Entry::AddPipe { pipe: 4 },
             Entry::DropPipe { pipe: 5 },
-            Entry::End { dead: 6 },
+            Entry::Fresh,
+            Entry::End {
+                dead: 6,
+                searched: true,
+            },
         ];
         let bytes = encode(&entries);
         assert_eq!(decode(&bytes), Ok(entries.to_vec()));

@@ -54,6 +54,8 @@ pub(crate) struct KeeperHello {
     pub(crate) file_name: String,
     /// Nothing is accepted until the keeper resumes.
     pub(crate) is_paused: bool,
+    /// The worker before it ended by its own doing: what it worked on is to blame.
+    pub(crate) blames: bool,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -89,7 +91,7 @@ pub(crate) struct KeeperFacts {
 /// Keeper to worker. Descriptors travel beside the packet, as each variant says.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum ToWorker {
-    /// Descriptors: the slot file, then one lane socket each.
+    /// Descriptors: the slot file, the twin's channel, then one lane socket each.
     Hello(KeeperHello),
     /// Descriptor: a memory file with the configuration file's bytes.
     Config,
@@ -133,6 +135,7 @@ pub(crate) enum ToWorker {
 /// Worker to keeper.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum ToKeeper {
+    /// Descriptor: the process of the worker's twin, if there is one.
     Hello(WorkerHello),
     /// The configuration is valid and needs these addresses, each once: with a socket for every
     /// lane, and with one.
@@ -166,6 +169,11 @@ pub(crate) enum ToKeeper {
     MetricsPlease {
         id: u32,
     },
+    /// A connection was cut since workers die on it. Descriptor: a memory file with what is known
+    /// of it.
+    Quarantined {
+        text: String,
+    },
 }
 
 impl ToWorker {
@@ -183,7 +191,9 @@ impl ToWorker {
                     .u32(hello.lanes)
                     .u32(hello.user)
                     .u32(hello.group);
-                w.text(&hello.file_name).u8(hello.is_paused.into());
+                w.text(&hello.file_name)
+                    .u8(hello.is_paused.into())
+                    .u8(hello.blames.into());
             }
             Self::Config => {
                 w.u8(2);
@@ -252,6 +262,7 @@ impl ToWorker {
                     group: r.u32()?,
                     file_name: r.text()?.to_owned(),
                     is_paused: r.flag()?,
+                    blames: r.flag()?,
                 })
             }
             2 => Self::Config,
@@ -333,6 +344,9 @@ impl ToKeeper {
             Self::MetricsPlease { id } => {
                 w.u8(10).u32(*id);
             }
+            Self::Quarantined { text } => {
+                w.u8(11).text(cut(text));
+            }
         }
         w.bytes
     }
@@ -372,6 +386,9 @@ impl ToKeeper {
             8 => Self::Text { id: r.u32()? },
             9 => Self::Drained,
             10 => Self::MetricsPlease { id: r.u32()? },
+            11 => Self::Quarantined {
+                text: r.text()?.to_owned(),
+            },
             _ => return Err(Malformed),
         })
     }

@@ -9,12 +9,14 @@ use core::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
 
-use hitless_carry::slots::{IN_FLIGHT, Kind, REGISTERED};
+use hitless_carry::slots::{IN_FLIGHT, Kind, REGISTERED, Slots};
 use hitless_carry::socket::{TcpState, bytes_in_pipe, progress};
 use hitless_types::site::Protocol;
+use rustix::net::RecvFlags;
+use serde_json::{Value, json};
 
 use super::core_of_lane::{Core, Pipe, reset_on_close};
-use super::event_loop::EventLoop;
+use super::event_loop::{EventLoop, Report};
 use super::http::{self, Client};
 use super::stats::{Keyed, Lane};
 use super::tcp::{self, CLIENT, MEMBER, Pair};
@@ -24,15 +26,32 @@ use crate::link::lane::{Entry, decode};
 
 /// Crashes on one connection after which it is closed.
 const CRASHES_MAX: u32 = 2;
+/// Unread bytes that a description of one has.
+const UNREAD_SHOWN_MAX: usize = 16 << 10;
 
-/// Looks at what the dead worker was doing in this lane. Before anything is adopted.
-pub(super) fn blame(core: &Core) {
-    let lane = core.slots.lane(core.lane);
-    if let Some(busy) = lane.busy_slot.swap(0, Ordering::Relaxed).checked_sub(1)
-        && busy < core.slots.slots_per_lane()
-    {
-        core.slot(busy).crashes.fetch_add(1, Ordering::Relaxed);
-    }
+/// Looks at what the dead worker was doing in each lane, and counts its death against that: the
+/// slot of each lane that is to blame. Before anything is adopted.
+///
+/// A worker that was killed from outside was killed by no connection. If an event loop says that it
+/// brought its worker down, the others' connections have nothing to do with it.
+pub(super) fn blame(slots: &Slots, blames: bool) -> Vec<Option<u32>> {
+    let lanes = || (0..slots.lanes()).map(|lane| slots.lane(lane));
+    let is_known = lanes().any(|lane| lane.guilty.load(Ordering::Relaxed) != 0);
+    let one = |number: u32| {
+        let lane = slots.lane(number);
+        let is_guilty = lane.guilty.swap(0, Ordering::Relaxed) != 0;
+        lane.accepting.store(0, Ordering::Relaxed);
+        let busy = lane.busy_slot.swap(0, Ordering::Relaxed).checked_sub(1)?;
+        if !blames || (is_known && !is_guilty) || busy >= slots.slots_per_lane() {
+            return None;
+        }
+        slots
+            .slot(number, busy)
+            .crashes
+            .fetch_add(1, Ordering::Relaxed);
+        Some(busy)
+    };
+    (0..slots.lanes()).map(one).collect()
 }
 
 /// Nobody else serves in this lane: the gauges begin at what this event loop has.
@@ -44,6 +63,27 @@ pub(super) fn reset_gauges(core: &Core) {
     for (index, member) in core.tables.members.iter().enumerate() {
         core.count_member(index, Keyed::Open, member.open.into());
     }
+}
+
+/// One side of a connection, with the bytes that nobody has read yet: what a worker stumbles over
+/// is most often the next thing that it would have read.
+fn describe_socket(fd: &OwnedFd) -> Value {
+    let address = |address: Option<rustix::net::SocketAddrAny>| {
+        let address = address.and_then(|address| SocketAddr::try_from(address).ok());
+        address.map(|address| address.to_string())
+    };
+    let now = progress(fd).ok();
+    let mut unread = vec![0u8; UNREAD_SHOWN_MAX];
+    let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+    let count = rustix::net::recv(fd, &mut unread[..], flags).map_or(0, |(count, _)| count);
+    json!({
+        "peer": address(rustix::net::getpeername(fd).ok().flatten()),
+        "local": address(rustix::net::getsockname(fd).ok()),
+        "state": now.map(|now| format!("{:?}", now.state).to_lowercase()),
+        "read": now.map(|now| now.read),
+        "written": now.map(|now| now.written),
+        "unread": unread[..count].escape_ascii().to_string(),
+    })
 }
 
 impl EventLoop {
@@ -64,7 +104,8 @@ impl EventLoop {
                 Entry::Register {
                     slot, generation, ..
                 } => self.adopt(slot, generation, with),
-                Entry::End { dead } => self.adopted_all(dead),
+                Entry::Fresh => self.fresh.extend(with),
+                Entry::End { dead, searched } => self.adopted_all(dead, searched),
                 Entry::Release { .. } | Entry::DropPipe { .. } => {}
             }
         }
@@ -75,15 +116,28 @@ impl EventLoop {
             return;
         }
         let slot = self.core.slot(index);
-        let crashes = slot.crashes.load(Ordering::Relaxed);
         if slot.generation.load(Ordering::Relaxed) != generation {
             return;
         }
+        if self.core.blamed != Some(index) {
+            // Deaths count in a row.
+            slot.crashes.store(0, Ordering::Relaxed);
+        }
+        self.core.busy(Some(index));
+        self.adopt_slot(index, fds);
+        self.core.busy(None);
+    }
+
+    fn adopt_slot(&mut self, index: u32, fds: Vec<OwnedFd>) {
+        let slot = self.core.slot(index);
+        let crashes = slot.crashes.load(Ordering::Relaxed);
         let kind = slot.kind();
         slot.owner.store(self.core.incarnation, Ordering::Relaxed);
         self.core.open += 1;
         if crashes >= CRASHES_MAX {
             self.core.count(Lane::Quarantined, 1);
+            let (text, known) = self.describe(index, &fds);
+            self.outbox.send(Report::Quarantined { text, known });
             return self.lose(index, &fds);
         }
         let mut fds_left = fds.into_iter();
@@ -101,7 +155,14 @@ impl EventLoop {
         let core = &mut self.core;
         let key = core.slot(index).virtual_server.load(Ordering::Relaxed);
         let server = core.tables.server_of(key, Protocol::Tcp);
-        let is_connecting = progress(&member).is_ok_and(|p| p.state == TcpState::Connecting);
+        let is_connecting = match progress(&member).map(|now| now.state) {
+            Ok(TcpState::Connecting) => true,
+            // Refused, and nobody has tried another one.
+            Ok(TcpState::Closed) => {
+                progress(&client).is_ok_and(|now| now.read == 0 && now.written == 0)
+            }
+            _ => false,
+        };
         let peer = rustix::net::getpeername(&member).ok().flatten();
         let address = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
         // A handshake under way has no peer yet by this call; its member is not known, so the
@@ -128,7 +189,9 @@ impl EventLoop {
                 continue;
             };
             let Some((reader, writer)) = self.orphan_pipes.remove(&number) else {
-                continue;
+                // Bytes of it may be in a pipe that nobody has: it would go on with a hole.
+                core.leave_member(place);
+                return self.lose(index, &pair.sockets);
             };
             let length = bytes_in_pipe(&reader).unwrap_or(0) as usize;
             let pipe = Pipe {
@@ -136,6 +199,7 @@ impl EventLoop {
                 reader,
                 writer,
                 length,
+                is_adopted: true,
             };
             if length > 0 {
                 pair.directions[from].pipe = Some(pipe);
@@ -187,6 +251,31 @@ impl EventLoop {
         self.note_stall();
     }
 
+    /// What is known of a connection on which workers died, for people: a line, and all of it.
+    fn describe(&self, index: u32, fds: &[OwnedFd]) -> (String, String) {
+        let slot = self.core.slot(index);
+        let key = slot.virtual_server.load(Ordering::Relaxed);
+        let servers = &self.core.tables.servers;
+        let server = servers.iter().find(|server| server.key == key);
+        let name = server.map_or("?", |server| server.name.as_str());
+        let sides: Vec<Value> = fds.iter().map(describe_socket).collect();
+        let client = sides.first().and_then(|side| side["peer"].as_str());
+        let text = format!(
+            "cut {} of virtual server {name}, on which {CRASHES_MAX} workers in a row died",
+            client.unwrap_or("?")
+        );
+        let known = json!({
+            "virtual_server": name,
+            "protocol": server.map(|server| server.protocol.name()),
+            "workers_died": slot.crashes.load(Ordering::Relaxed),
+            "client": sides.first(),
+            "member": sides.get(1),
+            "http_read_done": slot.read_done.load(Ordering::Relaxed),
+            "http_written_done": slot.written_done.load(Ordering::Relaxed),
+        });
+        (text, format!("{known:#}\n"))
+    }
+
     /// A connection that cannot go on: its client notices.
     fn lose(&mut self, index: u32, fds: &[OwnedFd]) {
         for fd in fds {
@@ -209,7 +298,7 @@ impl EventLoop {
 
     /// The keeper has sent all, and this is the only worker: what is still another's, it had no
     /// descriptors of.
-    fn adopted_all(&mut self, dead: u32) {
+    fn adopted_all(&mut self, dead: u32, searched: bool) {
         self.orphan_pipes.clear();
         if dead != 0 {
             for index in 0..self.core.slots.slots_per_lane() {
@@ -217,9 +306,13 @@ impl EventLoop {
                 let owner = slot.owner.load(Ordering::Relaxed);
                 if slot.kind() != Some(Kind::Free) && owner != self.core.incarnation {
                     let ledger = CRASH.of(self.core.slots.head());
-                    ledger.add(Field::Reset, 1);
                     if slot.has_flag(IN_FLIGHT) {
                         ledger.add(Field::InFlightLost, 1);
+                    }
+                    // Of the others nothing was read: their clients are among those that were
+                    // found, and begin anew.
+                    if slot.has_flag(IN_FLIGHT) || !searched {
+                        ledger.add(Field::Reset, 1);
                     }
                     slot.end();
                 }
@@ -229,7 +322,11 @@ impl EventLoop {
         // Beside a living predecessor its Begin says when; while giving, nothing is accepted.
         if self.taking.is_none() && self.giving.is_none() && !self.core.is_draining {
             reset_gauges(&self.core);
+            self.core.find_free_slots();
+            self.take_fresh();
             self.start_accepting();
+        } else if self.giving.is_none() {
+            self.take_fresh();
         }
         self.core.flush_entries();
     }

@@ -14,6 +14,7 @@ use rustix::pipe::PipeFlags;
 
 use super::stats::{Keyed, Lane};
 use super::tables::{self, Tables};
+use super::trial::{Point, Trial};
 use super::wheel::Wheel;
 use crate::ledger::{Field, TAKEOVER};
 use crate::link::lane::{ENTRIES_MAX, Entry, encode};
@@ -78,6 +79,8 @@ pub(super) struct Pipe {
     pub(super) writer: OwnedFd,
     /// Bytes in it.
     pub(super) length: usize,
+    /// Came from another worker: the keeper keeps it only while bytes are in it.
+    pub(super) is_adopted: bool,
 }
 
 pub(super) struct Core {
@@ -97,7 +100,12 @@ pub(super) struct Core {
     free: Vec<u32>,
     /// Client connections.
     pub(super) open: usize,
+    /// The slot of this lane on which the worker before died.
+    pub(super) blamed: Option<u32>,
+    pub(super) trial: Trial,
     keeper: OwnedFd,
+    /// Registrations among them: what they are of may not be answered yet.
+    has_unsent_registrations: bool,
     entries: Vec<Entry>,
     fds: Vec<OwnedFd>,
     pipes: Vec<Pipe>,
@@ -113,6 +121,7 @@ impl Core {
         slots: Arc<Slots>,
         registry: mio::Registry,
         keeper: OwnedFd,
+        trial: Trial,
         now_us: u64,
     ) -> Self {
         Self {
@@ -128,7 +137,10 @@ impl Core {
             is_giving: false,
             free: Vec::new(),
             open: 0,
+            blamed: None,
+            trial,
             keeper,
+            has_unsent_registrations: false,
             entries: Vec::new(),
             fds: Vec::new(),
             pipes: Vec::new(),
@@ -235,6 +247,7 @@ impl Core {
         // Without room for the copies the connection lives on unprotected.
         if let Ok(copies) = copies {
             slot.set_flag(REGISTERED, true);
+            self.has_unsent_registrations = true;
             let fds = copies.len() as u8;
             self.push(
                 Entry::Register {
@@ -280,6 +293,28 @@ impl Core {
         }
         self.entries.clear();
         self.fds.clear();
+        self.has_unsent_registrations = false;
+    }
+
+    /// Before an answer goes out: from then on its connection is one that waits, and must survive.
+    pub(super) fn flush_registrations(&mut self) {
+        if self.has_unsent_registrations {
+            self.flush_entries();
+        }
+    }
+
+    /// Says whether a connection may be open of which no slot tells yet.
+    pub(super) fn is_accepting(&self, is: bool) {
+        let word = &self.slots.lane(self.lane).accepting;
+        word.store(is.into(), Ordering::Release);
+    }
+
+    /// A place where a test may end this process.
+    #[inline]
+    pub(super) fn point(&self, point: Point) {
+        if self.trial.fault.is_some() {
+            self.trial.reach(point);
+        }
     }
 
     /// An empty pipe that the keeper knows. `None`: no descriptors are left.
@@ -305,13 +340,14 @@ impl Core {
             reader,
             writer,
             length: 0,
+            is_adopted: false,
         })
     }
 
     /// Gives an empty pipe back.
     pub(super) fn give_pipe(&mut self, pipe: Pipe) {
         debug_assert_eq!(pipe.length, 0, "only empty pipes go back");
-        if self.pipes.len() < IDLE_PIPES_MAX {
+        if self.pipes.len() < IDLE_PIPES_MAX && !pipe.is_adopted {
             self.pipes.push(pipe);
         } else {
             self.drop_pipe(&pipe);
@@ -363,7 +399,13 @@ impl Core {
     }
 }
 
-/// Closes in a way that the other side notices: a reset.
+/// Closes in a way that the other side notices: a reset. Accepted sockets are so from the
+/// beginning.
 pub(super) fn reset_on_close(socket: &OwnedFd) {
     let _ = rustix::net::sockopt::set_socket_linger(socket, Some(core::time::Duration::ZERO));
+}
+
+/// Closes as an end that is complete, with everything that is on its way.
+pub(super) fn end_on_close(socket: &OwnedFd) {
+    let _ = rustix::net::sockopt::set_socket_linger(socket, None);
 }

@@ -22,13 +22,14 @@ use rustix::io::Errno;
 use rustix::net::SocketFlags;
 use slab::Slab;
 
-use super::Trial;
 use super::core_of_lane::{Core, Source};
 use super::http::{self, Http, Room};
 use super::stats::Lane;
 use super::takeover::{Giving, Taking};
 use super::tcp::{self, CLIENT, MEMBER, Pair};
+use super::trial::Point;
 use crate::clock::now_us;
+use crate::ledger::{CRASH, Field};
 use crate::monitor::Board;
 
 /// Connections accepted before the others have their turn.
@@ -73,6 +74,11 @@ pub(super) enum Report {
     /// The predecessor died while it gave: what it still owned is wanted from the keeper.
     PredecessorGone,
     Drained,
+    /// A connection was cut since workers die on it; what is known of it, as JSON.
+    Quarantined {
+        text: String,
+        known: String,
+    },
 }
 
 /// The way into an event loop.
@@ -120,7 +126,8 @@ pub(super) struct EventLoop {
     pub(super) giving: Option<Giving>,
     pub(super) taking: Option<Taking>,
     pub(super) is_accepting: bool,
-    pub(super) trial: Trial,
+    /// Clients that a worker before had accepted, and nothing else.
+    pub(super) fresh: Vec<OwnedFd>,
     /// Pipes that came from the keeper and whose connection follows.
     pub(super) orphan_pipes: HashMap<u32, (OwnedFd, OwnedFd)>,
     accept_again_us: Option<u64>,
@@ -135,7 +142,6 @@ impl EventLoop {
         make_core: impl FnOnce(mio::Registry) -> Core,
         outbox: Outbox,
         board: Board,
-        trial: Trial,
     ) -> std::io::Result<(Self, Arc<Inbox>)> {
         let poll = Poll::new()?;
         let waker = Waker::new(poll.registry(), Source::Inbox.token())?;
@@ -158,7 +164,7 @@ impl EventLoop {
             giving: None,
             taking: None,
             is_accepting: false,
-            trial,
+            fresh: Vec::new(),
             orphan_pipes: HashMap::new(),
             accept_again_us: None,
             drain_until_us: None,
@@ -393,6 +399,7 @@ impl EventLoop {
         let protocol = self.core.tables.servers[server].protocol;
         let mut fresh = Vec::new();
         let mut is_all = false;
+        self.core.is_accepting(true);
         for _ in 0..ACCEPTS_PER_TURN {
             if !self.may_accept() {
                 self.accept_later();
@@ -414,26 +421,69 @@ impl EventLoop {
                 // The client gave up before it was accepted.
                 Err(_) => continue,
             };
-            match protocol {
-                Protocol::Tcp => {
-                    fresh.extend(tcp::accept(&mut self.core, &mut self.pairs, server, socket));
-                }
-                Protocol::Http => {
-                    let from = from.and_then(|from| SocketAddr::try_from(from).ok());
-                    let address = from.map_or_else(|| [0, 0, 0, 0].into(), |from| from.ip());
-                    let Self {
-                        core, room, http, ..
-                    } = self;
-                    http::accept(core, room, http, server, socket, address);
-                }
-            }
+            self.core.point(Point::Accepted);
+            let from = from.and_then(|from| SocketAddr::try_from(from).ok());
+            fresh.extend(self.take_client(protocol, server, socket, from));
         }
-        // Before the first byte moves the keeper has both sockets.
         self.core.flush_entries();
+        self.core.is_accepting(false);
+        self.core.point(Point::Sent);
         for index in fresh {
             tcp::begin(&mut self.core, &mut self.pairs, index);
         }
         is_all
+    }
+
+    /// Takes a client's socket. A raw TCP connection is to be begun once the keeper has both
+    /// sockets: its place is returned.
+    fn take_client(
+        &mut self,
+        protocol: Protocol,
+        server: usize,
+        socket: OwnedFd,
+        from: Option<SocketAddr>,
+    ) -> Option<usize> {
+        let Self {
+            core,
+            room,
+            pairs,
+            http,
+            ..
+        } = self;
+        match protocol {
+            Protocol::Tcp => tcp::accept(core, pairs, server, socket),
+            Protocol::Http => {
+                let address = from.map_or_else(|| [0, 0, 0, 0].into(), |from| from.ip());
+                http::accept(core, room, http, server, socket, address);
+                None
+            }
+        }
+    }
+
+    /// Clients that a dead worker had accepted begin anew. Their bytes are all still to be read.
+    pub(super) fn take_fresh(&mut self) {
+        let mut begun = Vec::new();
+        self.core.is_accepting(true);
+        for socket in core::mem::take(&mut self.fresh) {
+            let local = rustix::net::getsockname(&socket).ok();
+            let local = local.and_then(|local| SocketAddr::try_from(local).ok());
+            let found = local.and_then(|local| self.core.tables.server_at(local));
+            // Of a virtual server that is gone by now: its client is told.
+            let Some(server) = found.filter(|_| self.core.has_free_slot()) else {
+                CRASH.of(self.core.slots.head()).add(Field::Reset, 1);
+                continue;
+            };
+            let protocol = self.core.tables.servers[server].protocol;
+            let from = rustix::net::getpeername(&socket).ok().flatten();
+            let from = from.and_then(|from| SocketAddr::try_from(from).ok());
+            CRASH.of(self.core.slots.head()).add(Field::Carried, 1);
+            begun.extend(self.take_client(protocol, server, socket, from));
+        }
+        self.core.flush_entries();
+        self.core.is_accepting(false);
+        for index in begun {
+            tcp::begin(&mut self.core, &mut self.pairs, index);
+        }
     }
 
     fn accept_later(&mut self) {

@@ -23,6 +23,7 @@ use self::exchange::{act, close_down, connect_failed, drop_idle, fail};
 use self::flow::{Flushed, flush_client, flush_member, read_client, read_member};
 use super::core_of_lane::{Core, ROUNDS_MAX, Source};
 use super::stats::Lane;
+use super::trial::Point;
 
 pub(super) use self::exchange::{End, end};
 
@@ -178,6 +179,7 @@ pub(super) fn accept(
     let Some((slot, _)) = core.begin_slot(Kind::Http, server) else {
         return;
     };
+    core.point(Point::Begun);
     let client = Client::new(slot, server, socket, address, core.now_us);
     let index = http.clients.insert(client);
     begin(core, room, http, index);
@@ -324,6 +326,9 @@ pub(super) fn work(core: &mut Core, room: &mut Room, http: &mut Http, index: usi
         return;
     };
     core.busy(Some(client.slot));
+    if core.trial.fault.is_some() {
+        core.trial.taste(&client.socket);
+    }
     let mut rounds = 0;
     while http.clients.contains(index) && round(core, room, http, index) {
         rounds += 1;
@@ -341,12 +346,20 @@ fn settle(core: &mut Core, http: &mut Http, index: usize) {
     let Some(client) = http.clients.get(index) else {
         return;
     };
-    if !core.slot(client.slot).has_flag(REGISTERED) && client.codec.is_idle() {
-        // A connection that waits for its next request must survive; one that never waits costs the
-        // keeper nothing.
-        core.register(client.slot, &[&client.socket]);
+    if client.codec.is_idle() {
+        protect(core, client);
     }
     arm(core, http, index);
+}
+
+/// A connection that waits for a request must survive, so the keeper gets it before it can wait: at
+/// once, or before the answer to its first request goes out. One that asks to be closed with that
+/// answer never waits, and costs the keeper nothing.
+fn protect(core: &mut Core, client: &Client) {
+    if !core.slot(client.slot).has_flag(REGISTERED) {
+        core.register(client.slot, &[&client.socket]);
+        core.point(Point::Registered);
+    }
 }
 
 fn arm(core: &mut Core, http: &mut Http, index: usize) {

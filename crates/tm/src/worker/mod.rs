@@ -7,13 +7,14 @@
 use core::net::SocketAddr;
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use hitless_carry::slots::Slots;
-use hitless_carry::{memory, message, process};
+use hitless_carry::{memory, message, process, twin};
 use hitless_types::site::{Site, bounds};
 use rustix::event::{EventfdFlags, PollFd, PollFlags};
 
@@ -38,7 +39,11 @@ pub(crate) mod stats;
 mod tables;
 mod takeover;
 mod tcp;
+mod trial;
 mod wheel;
+
+#[doc(hidden)]
+pub use self::trial::{Fault, ONCE, POISON, Point, Trial};
 
 /// The descriptor on which a worker finds the link to its keeper.
 pub const LINK_FD: i32 = 3;
@@ -58,26 +63,6 @@ pub enum WorkerError {
     },
     #[error("keeper link: {0}")]
     Link(String),
-}
-
-/// What a test wants this program to do wrong. Never used otherwise.
-#[doc(hidden)]
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Trial {
-    pub fault: Option<Fault>,
-}
-
-#[doc(hidden)]
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Fault {
-    /// As a successor, before it acknowledges this batch of a lane.
-    DieAtBatch(u32),
-    HangAtBatch(u32),
-    /// When it has restored everything, before it serves it.
-    DieAtEnd,
-    HangAtEnd,
-    /// Says that it reads only connection records of this layout.
-    ReadsLayout(u16),
 }
 
 /// Runs a worker on the link to its keeper, which it finds at [`LINK_FD`], until the keeper says
@@ -100,26 +85,35 @@ pub fn run_trial(build_id: &str, trial: Trial) -> Result<(), WorkerError> {
             "the keeper's hello is of another version".into(),
         ));
     };
-    if received.fds_lost || fds.len() != 1 + hello.lanes as usize {
+    if received.fds_lost || fds.len() != 2 + hello.lanes as usize {
         return Err(WorkerError::Link(
             "descriptors of the hello are missing".into(),
         ));
     }
     process::drop_privileges(hello.user, hello.group).map_err(io("dropping privileges"))?;
     let slots = Slots::map(fds.remove(0)).map_err(io("slot file"))?;
+    // While there is one thread. Without a twin, a kill in the microseconds of an accept costs that
+    // connection.
+    let channel = fds.remove(0);
+    let twin = twin::make(&channel)
+        .inspect_err(|error| tracing::warn!(%error, "no twin"))
+        .ok();
+    // Closed here it would be closed for the twin, too.
+    let _ = std::os::fd::IntoRawFd::into_raw_fd(channel);
     let mut layouts = (SNAPSHOT_LAYOUT, SNAPSHOT_LAYOUT);
     if let Some(Fault::ReadsLayout(only)) = trial.fault {
         layouts = (only, only);
     }
     let mut worker = Worker::new(link, hello, slots, fds, trial)?;
-    worker.tell(&ToKeeper::Hello(WorkerHello {
+    let greeting = ToKeeper::Hello(WorkerHello {
         version: link::VERSION,
         writes: SNAPSHOT_LAYOUT,
         reads: layouts,
         keeper_states: (KEEPER_STATE_LAYOUT, KEEPER_STATE_LAYOUT),
         descriptors_max,
         build: build_id.to_owned(),
-    }))?;
+    });
+    worker.tell_with(&greeting, twin.as_ref())?;
     worker.work(&mut buffer)
 }
 
@@ -205,10 +199,15 @@ struct Counts {
 
 /// Ends the process if its thread ends: an event loop that panicked leaves connections that only a
 /// new worker can serve.
-struct EndProcess;
+struct EndProcess {
+    slots: Arc<Slots>,
+    lane: u32,
+}
 
 impl Drop for EndProcess {
     fn drop(&mut self) {
+        let guilty = &self.slots.lane(self.lane).guilty;
+        guilty.store(1, Ordering::Release);
         std::process::abort();
     }
 }
@@ -228,6 +227,10 @@ impl Worker {
         let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
         let wake = rustix::event::eventfd(0, flags).map_err(|errno| errno.into());
         let wake = Arc::new(wake.map_err(io("event descriptor"))?);
+        let blamed = match hello.role {
+            Role::AfterCrash => adopt::blame(&slots, hello.blames),
+            Role::First | Role::Successor => vec![None; hello.lanes as usize],
+        };
         let mut lanes = Vec::new();
         for (lane, keeper) in (0u32..).zip(lane_sockets) {
             let outbox = Outbox {
@@ -237,12 +240,14 @@ impl Worker {
             };
             let shared = Arc::clone(&slots);
             let incarnation = hello.incarnation;
-            let make = |registry| Core::new(lane, incarnation, shared, registry, keeper, now_us());
-            let made = EventLoop::new(make, outbox, board.clone(), trial);
-            let (event_loop, inbox) = made.map_err(io("event loop"))?;
-            if hello.role == Role::AfterCrash {
-                adopt::blame(&event_loop.core);
-            }
+            let make = |registry| {
+                let now_us = now_us();
+                Core::new(lane, incarnation, shared, registry, keeper, trial, now_us)
+            };
+            let made = EventLoop::new(make, outbox, board.clone());
+            let (mut event_loop, inbox) = made.map_err(io("event loop"))?;
+            event_loop.core.blamed = blamed[lane as usize];
+            let all = Arc::clone(&slots);
             if hello.role != Role::Successor {
                 adopt::reset_gauges(&event_loop.core);
             }
@@ -250,7 +255,7 @@ impl Worker {
             std::thread::Builder::new()
                 .name(format!("lane-{lane}"))
                 .spawn(move || {
-                    let _end = EndProcess;
+                    let _end = EndProcess { slots: all, lane };
                     event_loop.run();
                 })
                 .map_err(io("thread"))?;
@@ -334,7 +339,12 @@ impl Worker {
     }
 
     fn tell(&self, packet: &ToKeeper) -> Result<(), WorkerError> {
-        message::send(&self.link, &[&packet.encode()], &[], true).map_err(|source| {
+        self.tell_with(packet, None)
+    }
+
+    fn tell_with(&self, packet: &ToKeeper, fd: Option<&OwnedFd>) -> Result<(), WorkerError> {
+        let fds: Vec<BorrowedFd<'_>> = fd.iter().map(|fd| fd.as_fd()).collect();
+        message::send(&self.link, &[&packet.encode()], &fds, true).map_err(|source| {
             WorkerError::Io {
                 what: "keeper link",
                 source,
@@ -635,6 +645,10 @@ impl Worker {
                         of: self.hello.predecessor,
                     })?;
                 }
+            }
+            Report::Quarantined { text, known } => {
+                let file = memory::from_bytes("hitless-quarantine", known.as_bytes()).ok();
+                self.tell_with(&ToKeeper::Quarantined { text }, file.as_ref())?;
             }
             Report::Drained => {
                 self.counts.drained += 1;

@@ -175,6 +175,7 @@ fn read_tcp(
                 reader,
                 writer,
                 length: length as usize,
+                is_adopted: true,
             });
         }
     }

@@ -167,7 +167,10 @@ impl Sources<'_> {
                 ChangeKind::Upgrade => TAKEOVER.of(head),
                 _ => CRASH.of(head),
             };
-            let is_last = entry.sequence != 0 && entry.sequence == ledger.read(Field::Sequence);
+            // It has its own line; what it cost is in the crash's.
+            let is_last = entry.kind != ChangeKind::Quarantine
+                && entry.sequence != 0
+                && entry.sequence == ledger.read(Field::Sequence);
             Change {
                 kind: entry.kind,
                 age_ms: now_us().saturating_sub(entry.at_us) / 1000,

@@ -138,6 +138,18 @@ impl Tables {
         unused
     }
 
+    /// The virtual server that listens at a connection's own address.
+    pub(super) fn server_at(&self, local: SocketAddr) -> Option<usize> {
+        self.servers.iter().position(|server| {
+            let bound = server.listener.as_ref().map(rustix::net::getsockname);
+            let bound = bound.and_then(|bound| SocketAddr::try_from(bound.ok()?).ok());
+            bound.is_some_and(|bound| {
+                bound.port() == local.port()
+                    && (bound.ip().is_unspecified() || bound.ip() == local.ip())
+            })
+        })
+    }
+
     /// The place of a member, made if there is none.
     pub(super) fn member(
         &mut self,

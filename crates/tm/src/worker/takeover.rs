@@ -35,7 +35,8 @@ use hitless_carry::{memory, message};
 use super::core_of_lane::{Core, Source, reset_on_close};
 use super::event_loop::{EventLoop, Report};
 use super::record::{FDS_PER_ITEM, Item};
-use super::{Fault, http, tcp};
+use super::trial::Fault;
+use super::{http, tcp};
 use crate::clock::now_us;
 use crate::ledger::{Field, TAKEOVER};
 use crate::link::SNAPSHOT_LAYOUT;
@@ -606,7 +607,7 @@ impl EventLoop {
     /// Does what a test wants a successor to do wrong.
     fn misbehave(&self, is_end: bool) {
         let batches = self.taking.as_ref().map_or(0, |taking| taking.batches);
-        match self.trial.fault {
+        match self.core.trial.fault {
             Some(Fault::DieAtBatch(at)) if batches >= at => std::process::abort(),
             Some(Fault::DieAtEnd) if is_end => std::process::abort(),
             Some(Fault::HangAtEnd) if is_end => hang(),

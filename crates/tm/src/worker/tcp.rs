@@ -22,8 +22,11 @@ use rustix::net::Shutdown;
 use rustix::pipe::SpliceFlags;
 use slab::Slab;
 
-use super::core_of_lane::{Core, PIPE_BYTES, Pipe, ROUNDS_MAX, Source, reset_on_close};
+use super::core_of_lane::{
+    Core, PIPE_BYTES, Pipe, ROUNDS_MAX, Source, end_on_close, reset_on_close,
+};
 use super::stats::{Keyed, Lane};
+use super::trial::Point;
 use crate::egress;
 
 /// Members tried for one client connection.
@@ -111,15 +114,17 @@ pub(super) fn accept(
 ) -> Option<usize> {
     let _ = rustix::net::sockopt::set_tcp_nodelay(&client, true);
     let (slot, _) = core.begin_slot(Kind::Tcp, server)?;
+    core.point(Point::Begun);
     let mut tried = Vec::new();
     let Some((member, opened)) = connect(core, server, &mut tried) else {
         core.count_server(server, Keyed::Failures, 1);
-        reset_on_close(&client);
         core.end_slot(slot);
         return None;
     };
+    core.point(Point::Connected);
     let sockets = [client, opened.socket];
     core.register(slot, &[&sockets[0], &sockets[1]]);
+    core.point(Point::Registered);
     let mut pair = Pair::new(
         slot,
         server,
@@ -157,6 +162,8 @@ fn connect(
         core.count_member(member, Keyed::Connections, 1);
         match egress::connect(address, egress::Source::Any) {
             Ok(opened) => {
+                // Towards a member, too, a stream that a death cuts must not look complete.
+                reset_on_close(&opened.socket);
                 core.enter_member(member);
                 return Some((member, opened));
             }
@@ -237,8 +244,7 @@ fn try_next(core: &mut Core, pairs: &mut Slab<Pair>, index: usize) {
     }
 }
 
-/// Begins the connect to a member anew, for a connection whose handshake was under way when its
-/// worker died.
+/// Begins the connect to a member anew, for a connection that had none yet when its worker died.
 pub(super) fn reconnect(core: &mut Core, pairs: &mut Slab<Pair>, index: usize) {
     match core.watch(&pairs[index].sockets[CLIENT], Source::TcpClient(index)) {
         Ok(()) => try_next(core, pairs, index),
@@ -252,6 +258,9 @@ pub(super) fn work(core: &mut Core, pairs: &mut Slab<Pair>, index: usize) {
         return;
     };
     core.busy(Some(pair.slot));
+    if core.trial.fault.is_some() {
+        core.trial.taste(&pair.sockets[CLIENT]);
+    }
     let fate = if pair.is_connecting {
         Fate::Live
     } else {
@@ -425,8 +434,8 @@ fn end(core: &mut Core, pairs: &mut Slab<Pair>, index: usize, fate: Fate) {
     };
     for socket in &pair.sockets {
         core.unwatch(socket);
-        if fate == Fate::Broken {
-            reset_on_close(socket);
+        if fate == Fate::Finished {
+            end_on_close(socket);
         }
     }
     for direction in pair.directions {

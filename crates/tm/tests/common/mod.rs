@@ -30,6 +30,8 @@ pub struct Instance {
 pub struct Options {
     pub threads: u32,
     pub descriptors: Option<u32>,
+    /// Of every worker that runs this program.
+    pub fault: String,
 }
 
 impl Default for Options {
@@ -37,6 +39,7 @@ impl Default for Options {
         Self {
             threads: 2,
             descriptors: None,
+            fault: String::new(),
         }
     }
 }
@@ -51,6 +54,10 @@ impl Instance {
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
         fs::write(folder.path().join("site.yaml"), site).unwrap();
         write_program(&folder.path().join("program"), "first", "");
+        // Workers are nobody, and disarm their fault by themselves.
+        let armed = folder.path().join(ARMED);
+        fs::create_dir(&armed).unwrap();
+        fs::set_permissions(&armed, fs::Permissions::from_mode(0o777)).unwrap();
         let child = spawn(folder.path(), options);
         let mut instance = Self { folder, child };
         instance.wait_until_serving();
@@ -149,6 +156,20 @@ impl Instance {
         fs::rename(fresh, path).unwrap();
     }
 
+    /// From now on a worker with the fault `die-at-PLACE` is killed there, once.
+    pub fn arm(&self) {
+        fs::write(self.folder.path().join(ARMED).join("once"), "").unwrap();
+    }
+
+    pub fn has_fired(&self) -> bool {
+        !self.folder.path().join(ARMED).join("once").exists()
+    }
+
+    /// Whether that has come true; if not, it does not any more.
+    pub fn disarm(&self) -> bool {
+        fs::remove_file(self.folder.path().join(ARMED).join("once")).is_err()
+    }
+
     pub fn site_file(&self) -> PathBuf {
         self.folder.path().join("site.yaml")
     }
@@ -165,6 +186,8 @@ impl Drop for Instance {
     }
 }
 
+const ARMED: &str = "armed";
+
 fn spawn(folder: &Path, options: &Options) -> Child {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tm-test"));
     command
@@ -174,7 +197,9 @@ fn spawn(folder: &Path, options: &Options) -> Child {
         .arg(folder.join("program"))
         .arg(options.threads.to_string())
         .stdin(Stdio::null())
-        .env("TM_BUILD", "first");
+        .env("TM_BUILD", "first")
+        .env("TM_FAULT", &options.fault)
+        .env("TM_ONCE", folder.join(ARMED).join("once"));
     if let Some(descriptors) = options.descriptors {
         command.arg(descriptors.to_string());
     }

@@ -10,13 +10,14 @@ use rustix::net::{RecvFlags, Shutdown};
 
 use super::flow::put_client;
 use super::{
-    Closing, Http, IDLE_PER_MEMBER_MAX, LINGER_US_MAX, MEMBER_IDLE_US_MAX, Room, Up, with_context,
-    work,
+    Client, Closing, Http, IDLE_PER_MEMBER_MAX, LINGER_US_MAX, MEMBER_IDLE_US_MAX, Room, Up,
+    protect, with_context, work,
 };
 use crate::egress;
-use crate::worker::core_of_lane::{Core, Source, reset_on_close};
+use crate::worker::core_of_lane::{Core, Source, end_on_close};
 use crate::worker::stats::{Keyed, Lane};
 use crate::worker::tcp::CONNECT_TRIES_MAX;
+use crate::worker::trial::Point;
 
 /// A request head is there: finds it a member. Returns the bytes of the head; `None`: the client is
 /// not to be stepped on.
@@ -41,6 +42,7 @@ pub(super) fn request(
         });
         core.count(Lane::Refusals, 1);
         core.count_server(server, Keyed::Failures, 1);
+        protect_kept(core, http, index);
         put_client(core, room, http, index, 0..0);
         return http.clients.contains(index).then_some(consumed);
     }
@@ -60,7 +62,15 @@ pub(super) fn request(
             up.retry.extend_from_slice(&room.work.out);
         }
     }
+    protect_kept(core, http, index);
     Some(consumed)
+}
+
+fn protect_kept(core: &mut Core, http: &Http, index: usize) {
+    let client = &http.clients[index];
+    if client.codec.keeps_client() {
+        protect(core, client);
+    }
 }
 
 /// Binds a member's connection to a client: an idle one, or a new one. `false`: there is no usable
@@ -229,19 +239,30 @@ pub(super) fn act(core: &mut Core, room: &mut Room, http: &mut Http, index: usiz
     }
 }
 
+/// Notes where an exchange ends that is complete but for `unsent` bytes of its answer: before these
+/// are sent, so that a kill right behind the last one finds a connection that waits.
+///
+/// The answer's end is noted first: between the two, and until the last byte is out, the kernel's
+/// counters differ from what is noted, and the request counts as lost.
+pub(super) fn note_done(core: &Core, client: &Client, unsent: u64) {
+    let slot = core.slot(client.slot);
+    let unread = client.codec.stuck(Side::Client).len() as u64;
+    slot.written_done
+        .store(client.written + unsent, Ordering::Release);
+    slot.read_done
+        .store(client.read - unread, Ordering::Release);
+}
+
 /// An exchange is complete: keeps the books.
 pub(super) fn done(core: &Core, http: &mut Http, index: usize, after: After, member: After) {
     let Some(client) = http.clients.get_mut(index) else {
         return;
     };
-    let slot = core.slot(client.slot);
     let unread = client.codec.stuck(Side::Client).len() as u64;
     let unsent = client.codec.unsent(Side::Client).len() as u64;
-    slot.read_done
-        .store(client.read - unread, Ordering::Relaxed);
-    slot.written_done
-        .store(client.written + unsent, Ordering::Relaxed);
-    slot.set_flag(IN_FLIGHT, unread + unsent > 0);
+    note_done(core, client, unsent);
+    core.slot(client.slot)
+        .set_flag(IN_FLIGHT, unread + unsent > 0);
     if after == After::Close {
         // A client that asked for it sends nothing more. One that we tell may have sent its next
         // request, and behind a request that was answered early (its member is closed then) more of
@@ -375,9 +396,12 @@ pub(in crate::worker) fn end(core: &mut Core, http: &mut Http, index: usize, how
     match how {
         // The keeper may have a duplicate for a moment longer: say the end now.
         End::Closed => {
+            end_on_close(&client.socket);
             let _ = rustix::net::shutdown(&client.socket, Shutdown::Write);
         }
-        End::Reset => reset_on_close(&client.socket),
+        // As it was accepted.
+        End::Reset => {}
     }
     core.end_slot(client.slot);
+    core.point(Point::Ended);
 }

@@ -12,10 +12,11 @@ use hitless_proto::http1::{Event as Told, Side};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
 
-use super::exchange::{act, fail, may_retry, request, retry};
+use super::exchange::{act, fail, may_retry, note_done, request, retry};
 use super::{Closing, Http, READ_BYTES_MAX, Room, with_context};
 use crate::worker::core_of_lane::Core;
 use crate::worker::stats::Keyed;
+use crate::worker::trial::Point;
 
 pub(super) enum Flushed {
     All,
@@ -23,7 +24,8 @@ pub(super) enum Flushed {
     Failed,
 }
 
-pub(super) fn flush_client(core: &Core, http: &mut Http, index: usize) -> Flushed {
+pub(super) fn flush_client(core: &mut Core, http: &mut Http, index: usize) -> Flushed {
+    core.flush_registrations();
     let client = &mut http.clients[index];
     if !client.writable {
         return Flushed::Stuck;
@@ -106,6 +108,7 @@ pub(super) fn read_client(core: &mut Core, room: &mut Room, http: &mut Http, ind
             Ok((count, _)) => {
                 length += count;
                 client.read += count as u64;
+                core.point(Point::RequestRead);
                 // Less than there was room for: the socket is empty, and says when it no longer is.
                 // An end that the kernel has told of already is not told again.
                 client.readable = length == room_end || client.is_hung_up;
@@ -304,7 +307,12 @@ pub(super) fn step_member(
                 at += consumed;
             }
             told => {
+                if matches!(told, Told::Done { .. }) {
+                    let client = &http.clients[index];
+                    note_done(core, client, (room.work.out.len() + tail.len()) as u64);
+                }
                 put_client(core, room, http, index, tail);
+                core.point(Point::Answered);
                 if let Some(client) = http.clients.get_mut(index) {
                     // What a member sent behind its response belongs to nobody: it is mad, and not
                     // used again.
@@ -344,8 +352,10 @@ pub(super) fn put_client(
     };
     let (out, tail) = (&room.work.out[..], &room.scratch[tail]);
     let mut sent = 0;
+    core.flush_registrations();
     if client.codec.unsent(Side::Client).is_empty() && client.writable && out.len() + tail.len() > 0
     {
+        core.point(Point::Answering);
         match send_parts(&client.socket, out, tail) {
             Ok(count) => sent = count,
             Err(Errno::AGAIN) => {}
@@ -401,6 +411,7 @@ pub(super) fn put_member(
         up.writable = sent == out.len() + tail.len();
         core.count_member(up.member, Keyed::BytesIn, sent as u64);
         up.readable |= has_failed;
+        core.point(Point::RequestSent);
     }
     if !has_failed && client.up.is_some() {
         client
