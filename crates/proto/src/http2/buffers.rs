@@ -1,0 +1,55 @@
+//! What is stuck: input that is not whole yet, output that the socket does not take. Memory is
+//! owned only meanwhile.
+
+use super::connection::Connection;
+
+impl Connection {
+    /// Input that could not be used yet.
+    pub fn stuck(&self) -> &[u8] {
+        &self.stuck
+    }
+
+    /// Moves stuck input to the start of `scratch`; new bytes are read behind it. Returns its
+    /// length. Should `scratch` be too short, because another program with a longer one was here
+    /// before, the rest stays stuck, and nothing must be read until it has come along.
+    pub fn take_stuck(&mut self, scratch: &mut [u8]) -> usize {
+        let count = self.stuck.len().min(scratch.len());
+        scratch[..count].copy_from_slice(&self.stuck[..count]);
+        take_front(&mut self.stuck, count);
+        count
+    }
+
+    /// Keeps input that a step did not consume: it comes before anything that is still stuck.
+    pub fn keep_stuck(&mut self, rest: &[u8]) {
+        if !rest.is_empty() {
+            self.stuck.splice(..0, rest.iter().copied());
+        }
+    }
+
+    /// Output that could not be sent yet.
+    pub fn unsent(&self) -> &[u8] {
+        &self.unsent
+    }
+
+    /// Keeps output that the socket did not take, at `now_us`.
+    pub fn keep_unsent(&mut self, rest: &[u8], now_us: u64) {
+        if self.unsent.is_empty() {
+            self.sent_us = now_us;
+        }
+        self.unsent.extend_from_slice(rest);
+    }
+
+    /// `count` bytes of the unsent output were sent at `now_us`. Its memory goes back when all of
+    /// it is. Ask [`Connection::next_writable`] next.
+    pub fn sent(&mut self, count: usize, now_us: u64) {
+        self.sent_us = now_us;
+        take_front(&mut self.unsent, count);
+    }
+}
+
+fn take_front(bytes: &mut Vec<u8>, count: usize) {
+    match count == bytes.len() {
+        true => *bytes = Vec::new(),
+        false => drop(bytes.drain(..count)),
+    }
+}
