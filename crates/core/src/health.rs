@@ -98,6 +98,10 @@ pub enum ConfigReason {
     Applying,
     /// The latest file was refused with this first error.
     Refused(String),
+    /// The file was changed since it was read, and nobody asked to apply it.
+    ChangedSince,
+    /// The file cannot be read any more, for this reason.
+    Unreadable(String),
 }
 
 /// Why a probe failed.

@@ -33,13 +33,29 @@ enum Format {
 struct Answer<'a> {
     file: &'a str,
     valid: bool,
+    /// Why the file could not be read at all. `None`: it could.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
     problems: &'a [Problem],
     left_out: usize,
 }
 
 pub(crate) fn run(options: &Options) -> Result<Exit> {
     let file = options.file.display().to_string();
-    let bytes = read(&options.file)?;
+    let bytes = match (read(&options.file), options.output) {
+        (Ok(bytes), _) => bytes,
+        (Err(error), Format::Text) => return Err(error),
+        (Err(error), Format::Json) => {
+            output::print_json(&Answer {
+                file: &file,
+                valid: false,
+                error: Some(format!("{error:#}")),
+                problems: &[],
+                left_out: 0,
+            })?;
+            return Ok(Exit::Failed);
+        }
+    };
     let result = Site::parse(&file, &bytes);
     match options.output {
         Format::Json => {
@@ -50,6 +66,7 @@ pub(crate) fn run(options: &Options) -> Result<Exit> {
             output::print_json(&Answer {
                 file: &file,
                 valid: result.is_ok(),
+                error: None,
                 problems,
                 left_out,
             })?;

@@ -203,6 +203,8 @@ impl ManagerControl for Managers {
     fn look(&self, guest: &str) -> Option<Looked> {
         let status = self.status(guest).ok()?;
         let program = status.program;
+        // While no worker runs, nothing serves.
+        program.worker_pid?;
         let mut counters = BTreeMap::new();
         for change in status.changes {
             let kind = match change.kind {

@@ -1,5 +1,6 @@
 //! `hitless reload`, `upgrade`, `stop` and `metrics`: orders to a running program.
 
+use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -28,7 +29,7 @@ pub(crate) struct StopOptions {
     timeout: Option<Duration>,
 }
 
-/// How often a program that drains is looked at.
+/// How often a program that ends is looked at.
 const WATCH_INTERVAL: Duration = Duration::from_millis(50);
 
 pub(crate) fn reload(options: &Options) -> Result<Exit> {
@@ -65,16 +66,27 @@ pub(crate) fn stop(options: &StopOptions) -> Result<Exit> {
     }
     eprintln!("draining (Ctrl-C stops watching, not the drain)");
     let deadline = options.timeout.map(|timeout| Instant::now() + timeout);
-    while !matches!(
-        Client::connect(&folder),
-        Err(ControlError::NotRunning { .. })
-    ) {
-        if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+    let (sender, end) = channel();
+    std::thread::spawn(move || sender.send(client.call(Request::AwaitEnd)));
+    let left = deadline.map_or(Duration::MAX, |at| {
+        at.saturating_duration_since(Instant::now())
+    });
+    match end.recv_timeout(left) {
+        Err(RecvTimeoutError::Timeout) => {
             let failure = Failure::new(Exit::StillRunning, "the drain is not over yet");
             return Err(failure
                 .hint("it goes on; `hitless status` shows what is left")
                 .into());
         }
+        // Gone already, or one of another release that does not tell.
+        Err(RecvTimeoutError::Disconnected) | Ok(Err(_)) => {}
+        Ok(Ok(reply)) if reply.outcome == Outcome::Done => output::print(&reply.body)?,
+        Ok(Ok(_)) => {}
+    }
+    while !matches!(
+        Client::connect(&folder),
+        Err(ControlError::NotRunning { .. })
+    ) {
         std::thread::sleep(WATCH_INTERVAL);
     }
     eprintln!("stopped");

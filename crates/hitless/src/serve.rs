@@ -85,17 +85,19 @@ fn program() -> Result<PathBuf> {
 fn explain(error: KeeperError) -> Failure {
     let message = error.to_string();
     match error {
-        KeeperError::Listen { address, .. } => {
-            let failure = Failure::new(Exit::Failed, message);
-            let holders = address
-                .parse()
-                .map(|address| hitless_tm::holder::of(&address));
-            match holders.unwrap_or_default() {
-                holders if holders.is_empty() => failure,
-                holders => failure.hint(format!(
-                    "{} holds that port; stop it, or change `listen`",
-                    holders.join(", ")
-                )),
+        KeeperError::Listen(failures) => {
+            let hints = failures.iter().filter_map(|(address, _)| {
+                let holders = hitless_tm::holder::of(address);
+                let holders = (!holders.is_empty()).then(|| holders.join(", "))?;
+                Some(format!(
+                    "{holders} holds port {}; stop it, or change `listen`",
+                    address.port()
+                ))
+            });
+            let hints: Vec<_> = hints.collect();
+            match hints.is_empty() {
+                true => Failure::new(Exit::Failed, message),
+                false => Failure::new(Exit::Failed, message).hint(hints.join("\n")),
             }
         }
         KeeperError::AlreadyRunning { .. } => Failure::new(Exit::Failed, message).hint(

@@ -106,6 +106,14 @@ fn program(status: &Status) -> String {
         ConfigReason::AsWritten => status.config.to_string(),
         ConfigReason::Applying => format!("{}: being applied", status.config),
         ConfigReason::Refused(why) => format!("{}: {why}", status.config),
+        ConfigReason::ChangedSince => format!(
+            "{}: the file was changed since; `hitless reload` applies it",
+            status.config
+        ),
+        ConfigReason::Unreadable(why) => format!(
+            "{}: the file cannot be read any more ({why})",
+            status.config
+        ),
     };
     let mut lines = vec![
         (
@@ -122,6 +130,12 @@ fn program(status: &Status) -> String {
         ("run folder", program.run_dir.display().to_string()),
         ("connections", table::number(program.connections)),
     ];
+    if program.worker_pid.is_none() {
+        lines.push((
+            "",
+            "no worker runs at the moment: the next one goes on with what lives".into(),
+        ));
+    }
     if status.config == Config::Rejected {
         lines.push((
             "",

@@ -73,6 +73,66 @@ site.yaml: 3 errors
 }
 
 #[test]
+fn a_file_that_is_not_there_is_json_where_json_is_asked_for() {
+    let user = User::new();
+    let answer = user
+        .run(&["check", "-f", "nothing.yaml", "-o", "json"])
+        .expect(1);
+    let json: serde_json::Value = serde_json::from_str(&answer.stdout).unwrap();
+    assert_eq!(json["valid"], false);
+    let error = json["error"].as_str().unwrap();
+    assert!(error.contains("cannot read nothing.yaml"), "{error}");
+}
+
+#[test]
+fn check_refuses_addresses_that_cannot_be_meant() {
+    let user = User::new();
+    let text = "\
+pools:
+  web: { members: [224.0.0.1:80, 127.0.0.1:080, 127.0.0.1:8080] }
+virtual_servers:
+  web: { listen: '0.0.0.0:8080', protocol: http, pool: web }
+  raw: { listen: 127.0.0.1:8080, protocol: tcp, pool: web }
+";
+    user.write("site.yaml", text);
+    let answer = user
+        .run(&["check", "-f", "site.yaml", "-o", "json"])
+        .expect(1);
+    let json: serde_json::Value = serde_json::from_str(&answer.stdout).unwrap();
+    let mut codes: Vec<_> = json["problems"].as_array().unwrap().iter().collect();
+    codes.sort_by_key(|problem| problem["line"].as_u64());
+    let found: Vec<_> = codes
+        .iter()
+        .map(|problem| (problem["code"].as_str().unwrap(), problem["found"].as_str()))
+        .collect();
+    assert_eq!(found.len(), 4, "{found:?}");
+    assert!(
+        found.contains(&("loop", Some("`127.0.0.1:8080`"))),
+        "{found:?}"
+    );
+    assert!(
+        found.contains(&("address-twice", Some("`127.0.0.1:8080`"))),
+        "{found:?}"
+    );
+}
+
+#[test]
+fn every_port_in_use_is_named_at_once() {
+    let user = User::new();
+    let held: Vec<_> = (0..2)
+        .map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap())
+        .collect();
+    let at = |index: usize| held[index].local_addr().unwrap();
+    user.write("site.yaml", &site(at(0), at(1), &[free_address()]));
+    let answer = user.run(&["serve", "-f", "site.yaml"]).expect(1);
+    for listener in &held {
+        let address = listener.local_addr().unwrap();
+        let line = format!("cannot listen on {address}: another program uses that address");
+        assert!(answer.stderr.contains(&line), "{}", answer.stderr);
+    }
+}
+
+#[test]
 fn a_file_that_is_not_there_is_named() {
     let user = User::new();
     for command in ["check", "serve"] {
@@ -122,7 +182,7 @@ fn a_port_in_use_is_named_with_who_holds_it() {
         "{}",
         answer.stderr
     );
-    let me = format!("(process {}) holds that port", std::process::id());
+    let me = format!("(process {}) holds port", std::process::id());
     assert!(answer.stderr.contains(&me), "{}", answer.stderr);
 }
 

@@ -251,6 +251,21 @@ fn an_upgrade_to_something_that_is_no_program_changes_nothing() {
         "{stderr}"
     );
     echo.round(10_000);
+    // A text that a shell would run, whatever it says, is no program either.
+    std::fs::remove_file(user.path("hitless")).unwrap();
+    user.write("hitless", "echo owned >&2; exit 7\n");
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(user.path("hitless"), mode).unwrap();
+    let answer = std::process::Command::new(env!("CARGO_BIN_EXE_hitless"))
+        .args(["upgrade", "--run-dir"])
+        .arg(&served.run_folder)
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8_lossy(&answer.stderr);
+    assert_eq!(answer.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("is no program"), "{stderr}");
+    assert!(!served.log().contains("owned"), "{}", served.log());
+    echo.round(10_000);
     user.install_again();
     assert_eq!(served.worker_pid(), worker);
 }
@@ -315,6 +330,89 @@ fn stop_waits_until_the_program_has_ended() {
     let answer = user.run(&["stop"]).expect(0);
     assert!(answer.stderr.ends_with("stopped\n"), "{}", answer.stderr);
     assert_eq!(served.ended(), 0);
+}
+
+#[test]
+fn stop_lists_what_outlasts_the_drain() {
+    let user = User::new();
+    let one = Member::start("one");
+    let (web, raw) = (free_address(), free_address());
+    user.write("site.yaml", &site(web, raw, &[one.address]));
+    let mut served = user.serve_with(&["serve", "-f", "site.yaml", "--drain", "200ms"]);
+    let mut echo = Echo::connect(raw);
+    echo.round(10_000);
+    let client = echo.local_address();
+    let answer = user.run(&["stop"]).expect(0);
+    let expected = format!("cut 1 connection that outlasted the drain:\n  raw  {client}\n");
+    assert!(answer.stdout.ends_with(&expected), "{}", answer.stdout);
+    assert!(echo.is_reset(), "never an end that looks complete");
+    assert_eq!(served.ended(), 0);
+    let log = served.log();
+    assert!(log.contains("stop: stopping"), "{log}");
+}
+
+#[test]
+fn status_tells_a_changed_file_from_one_that_is_in_force() {
+    let user = User::new();
+    let one = Member::start("one");
+    let (web, raw) = (free_address(), free_address());
+    let good = site(web, raw, &[one.address]);
+    let served = user.serve(&good);
+    let config = || {
+        let status = served.status();
+        let reason = status["config_reason"].as_str().map(str::to_owned);
+        (status["config"].as_str().unwrap().to_owned(), reason)
+    };
+    assert_eq!(config(), ("synced".into(), Some("as_written".into())));
+    user.write("site.yaml", &good.replace("protocol: tcp", "protocol: udp"));
+    assert_eq!(config(), ("pending".into(), Some("changed_since".into())));
+    user.run(&["reload"]).expect(1);
+    assert_eq!(config(), ("rejected".into(), None));
+    user.write("site.yaml", &good);
+    assert_eq!(config(), ("synced".into(), Some("as_written".into())));
+    let log = served.log();
+    assert!(log.contains("reload: "), "{log}");
+}
+
+#[test]
+fn a_removed_virtual_server_is_shown_while_its_connections_live() {
+    let user = User::new();
+    let one = Member::start("one");
+    let (web, raw) = (free_address(), free_address());
+    let served = user.serve(&site(web, raw, &[one.address]));
+    let mut echo = Echo::connect(raw);
+    echo.round(10_000);
+    let all = site(web, raw, &[one.address]);
+    let kept: String = all
+        .lines()
+        .filter(|line| !line.trim_start().starts_with("raw:"))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    user.write("site.yaml", &kept);
+    user.run(&["reload"]).expect(0);
+    let admin = |name: &str| {
+        let status = served.status();
+        let servers = status["virtual_servers"].as_array().unwrap();
+        let server = servers.iter().find(|server| server["name"] == name)?;
+        Some(server["admin"].as_str().unwrap().to_owned())
+    };
+    assert_eq!(admin("web").as_deref(), Some("ready"));
+    assert_eq!(admin("raw").as_deref(), Some("drain"));
+    echo.round(10_000);
+    drop(echo);
+    wait_for("its end", || admin("raw").is_none().then_some(()));
+}
+
+#[test]
+fn processes_have_names() {
+    let user = User::new();
+    let one = Member::start("one");
+    let served = user.serve(&site(free_address(), free_address(), &[one.address]));
+    let pid = served.worker_pid();
+    let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap();
+    assert_eq!(name.trim(), "hitless-worker");
+    let args = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap();
+    assert!(args.contains("hitless\0worker"), "{args}");
 }
 
 #[test]

@@ -125,16 +125,19 @@ fn die_at(place: &str) {
             wait_for("the kill", || instance.has_fired().then_some(()));
         }
         lost += u64::from(seen == Seen::Reset);
-        // The last byte is out, and the slot does not say yet that the connection is over: it
-        // counts as lost although nothing is. The keeper has no descriptor to ask.
-        lost += u64::from((place, round) == ("answered", 1));
+        // The last byte is out, and the slot does not say yet that the connection is over: it may
+        // count as lost although nothing is, if the keeper has no descriptor to ask.
+        let may_be_more = u64::from((place, round) == ("answered", 1));
         kills += u64::from(instance.disarm() && (round < 3 || has_fired));
-        wait_for("as many resets in the ledger as clients saw", || {
-            let total =
-                instance.try_labelled("hitless_lost_connections_total{change=\"crash\"}")?;
+        let at = format!("{place}, round {round}");
+        wait_for(&format!("{kills} deaths and {lost} resets at {at}"), || {
             let restarts = instance.try_labelled("hitless_worker_restarts_total")?;
-            (restarts as u64 == kills && total as u64 == lost).then_some(())
+            let total = "hitless_lost_connections_total{change=\"crash\"}";
+            let counted = instance.try_labelled(total)?;
+            let more = (counted as u64).checked_sub(lost)?;
+            (restarts as u64 == kills && more <= may_be_more).then_some(())
         });
+        lost = instance.labelled("hitless_lost_connections_total{change=\"crash\"}") as u64;
         for stream in &streams {
             stream.wait_progress();
         }
@@ -158,7 +161,7 @@ fn a_kill_at_each_place_loses_requests_in_flight_alone_and_counts_them() {
 
 #[test]
 fn many_kills_under_new_connections_are_counted_one_by_one() {
-    const KILLS: u64 = 25;
+    const KILLS: u64 = 15;
     let (tcp, http) = (Echo::start(), Echo::http());
     let instance = Instance::start(&site(&tcp, &http));
     let (raw, web) = (instance.address("raw"), instance.address("web"));

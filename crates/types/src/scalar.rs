@@ -166,7 +166,11 @@ impl AddressError {
                 ))
             }
             Self::HostName => Some("write the address that the name stands for".to_owned()),
-            Self::NoPort | Self::BadPort | Self::BadAddress => None,
+            Self::BadPort => text.parse::<SocketAddr>().ok().and_then(|address| {
+                let is_zero = address.port() == 0;
+                (!is_zero).then(|| format!("did you mean `{address}`?"))
+            }),
+            Self::NoPort | Self::BadAddress => None,
         }
     }
 }
@@ -177,7 +181,9 @@ impl AddressError {
 /// What is wrong with it.
 pub fn address(text: &str) -> Result<SocketAddr, AddressError> {
     if let Ok(address) = text.parse::<SocketAddr>() {
-        return if address.port() == 0 {
+        // Some programs read a leading zero as octal.
+        let is_plain = text.ends_with(&format!(":{}", address.port()));
+        return if address.port() == 0 || !is_plain {
             Err(AddressError::BadPort)
         } else {
             Ok(address)

@@ -178,7 +178,10 @@ impl Served<'_> {
         let answer = self
             .user
             .run(&["status", "-o", "json", "--run-dir", folder]);
-        (answer.code == 0).then(|| serde_json::from_str(&answer.stdout).unwrap())
+        let status: Value =
+            (answer.code == 0).then(|| serde_json::from_str(&answer.stdout).unwrap())?;
+        // While none runs, the keeper answers alone.
+        (!status["program"]["worker_pid"].is_null()).then_some(status)
     }
 
     pub(crate) fn status(&self) -> Value {
@@ -362,6 +365,15 @@ impl Echo {
         let stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         Self { stream, sent: 0 }
+    }
+
+    pub(crate) fn local_address(&self) -> SocketAddr {
+        self.stream.local_addr().unwrap()
+    }
+
+    /// Waits for its end, and says whether that is a reset.
+    pub(crate) fn is_reset(&mut self) -> bool {
+        self.stream.read(&mut [0]).is_err()
     }
 
     /// Sends `count` bytes of the pattern and checks that they come back.

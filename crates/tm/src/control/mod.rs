@@ -37,6 +37,8 @@ pub enum Request {
     TellToClose,
     /// Tell them so no longer.
     KeepOpen,
+    /// Answered when a stop is over, with what it cut; refused if none is under way.
+    AwaitEnd,
 }
 
 /// How a request ended.

@@ -44,6 +44,7 @@ pub fn encode_request(request: Request) -> [u8; HEADER_BYTES] {
         Request::Metrics => 5,
         Request::TellToClose => 6,
         Request::KeepOpen => 7,
+        Request::AwaitEnd => 8,
     };
     header(opcode, false)
 }
@@ -66,6 +67,7 @@ pub fn decode_request(packet: &[u8]) -> Result<Request, BadRequest> {
         5 => Ok(Request::Metrics),
         6 => Ok(Request::TellToClose),
         7 => Ok(Request::KeepOpen),
+        8 => Ok(Request::AwaitEnd),
         _ => Err(BadRequest::Unknown),
     }
 }
@@ -137,6 +139,9 @@ mod tests {
             Request::Status,
             Request::Stop,
             Request::Metrics,
+            Request::TellToClose,
+            Request::KeepOpen,
+            Request::AwaitEnd,
         ] {
             assert_eq!(decode_request(&encode_request(request)), Ok(request));
         }

@@ -47,7 +47,11 @@ impl Keeper {
             Request::Reload => Some(Input::Reload),
             Request::Upgrade => Some(Input::Upgrade),
             Request::Stop => Some(Input::Stop),
-            Request::Status | Request::Metrics | Request::TellToClose | Request::KeepOpen => None,
+            Request::Status
+            | Request::Metrics
+            | Request::TellToClose
+            | Request::KeepOpen
+            | Request::AwaitEnd => None,
         };
         while let Some(at) = self
             .queue
@@ -173,7 +177,27 @@ impl Keeper {
             },
         };
         self.record(outcome, &text);
+        self.log(who, outcome, &text);
         self.reply(who, outcome, &text);
+    }
+
+    /// One line for each thing that was asked for, by whichever way.
+    fn log(&self, who: Who, outcome: Outcome, text: &str) {
+        let Some((request, _)) = self.request else {
+            return;
+        };
+        let by = who.0.map_or("signal", |_| "command");
+        let what = match request {
+            Request::Reload => "reload",
+            Request::Upgrade => "upgrade",
+            Request::Stop => "stop",
+            _ => return,
+        };
+        let text = text.trim_end();
+        match outcome {
+            Outcome::Done => tracing::info!(by, "{what}: {text}"),
+            Outcome::Refused | Outcome::Failed => tracing::error!(by, "{what}: {text}"),
+        }
     }
 
     /// What was asked for is over, with this outcome.
@@ -191,7 +215,8 @@ impl Keeper {
                 | Request::Status
                 | Request::Metrics
                 | Request::TellToClose
-                | Request::KeepOpen,
+                | Request::KeepOpen
+                | Request::AwaitEnd,
                 _,
             ) => return,
         };
@@ -244,6 +269,11 @@ impl Keeper {
     }
 
     fn start_successor(&mut self) {
+        if let Some(reason) = why_no_program(&self.options.program) {
+            let program = self.options.program.display();
+            self.note(Outcome::Refused, format!("{program} {reason}"));
+            return self.feed(Input::CannotStart);
+        }
         let predecessor = self.current.as_ref().map_or(0, |worker| worker.incarnation);
         match self.start_worker(Role::Successor, predecessor) {
             Ok(worker) => self.next = Some(worker),
@@ -311,9 +341,8 @@ impl Keeper {
         self.journal
             .add(ChangeKind::WorkerCrash, now, sequence, text);
         self.restarts += 1;
-        for (_, client) in core::mem::take(&mut self.asked) {
-            let text = "the worker ended meanwhile\n";
-            self.reply(Who(Some(client)), Outcome::Failed, text);
+        for (_, (client, request)) in core::mem::take(&mut self.asked) {
+            self.answer_alone(request, Who(Some(client)));
         }
         self.deaths_us.push_back(now);
         while self
@@ -448,6 +477,7 @@ impl Keeper {
             "the worker was upgraded to build {build}, but the keeper stays as it is: {error}\n"
         );
         self.record(Outcome::Failed, &text);
+        self.log(who, Outcome::Failed, &text);
         self.reply(who, Outcome::Failed, &text);
     }
 
@@ -456,6 +486,7 @@ impl Keeper {
         self.upgrades += 1;
         self.request = Some((Request::Upgrade, 0));
         self.record(Outcome::Done, text);
+        self.log(who, Outcome::Done, text);
         self.reply(who, Outcome::Done, text);
     }
 
@@ -486,6 +517,21 @@ impl Keeper {
                 self.feed(Input::Refused(Which::Current));
             }
         }
+    }
+}
+
+/// What is wrong with a file in the program's place. The C library would run any text by a shell,
+/// whatever it says.
+fn why_no_program(path: &Path) -> Option<String> {
+    let mut start = [0u8; 4];
+    let read = std::fs::File::open(path).and_then(|file| {
+        use std::os::unix::fs::FileExt;
+        file.read_at(&mut start, 0)
+    });
+    match read {
+        Err(error) => Some(format!("cannot be read: {error}")),
+        Ok(4) if start == *b"\x7fELF" || start.starts_with(b"#!") => None,
+        Ok(_) => Some("is no program: it begins neither as ELF nor with `#!`".to_owned()),
     }
 }
 

@@ -4,6 +4,7 @@
 //! [`packets`] reads what workers say. One job (start, reload, upgrade, stop) at a time; further
 //! requests wait in order. One thread, one `poll`, no blocking call but process creation.
 
+use core::net::SocketAddr;
 use core::num::NonZeroU16;
 use core::time::Duration;
 use std::collections::{HashMap, VecDeque};
@@ -92,8 +93,9 @@ pub enum KeeperError {
     RunFolder { path: PathBuf, reason: String },
     #[error("a traffic manager already runs with the run folder {path}")]
     AlreadyRunning { path: PathBuf },
-    #[error("cannot listen on {address}: {reason}")]
-    Listen { address: String, reason: String },
+    /// Each address that is not to be had, and why.
+    #[error("{}", listen_errors(.0))]
+    Listen(Vec<(SocketAddr, String)>),
     #[error("the worker did not start: {0}")]
     Worker(String),
     #[error("{what}: {source}")]
@@ -101,6 +103,13 @@ pub enum KeeperError {
         what: &'static str,
         source: io::Error,
     },
+}
+
+fn listen_errors(failures: &[(SocketAddr, String)]) -> String {
+    let lines = failures
+        .iter()
+        .map(|(address, reason)| format!("cannot listen on {address}: {reason}"));
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 /// Runs a keeper until it is stopped: `Ok` after a drain. Call it in a process that has no other
@@ -139,6 +148,9 @@ pub fn run(options: KeeperOptions) -> Result<(), KeeperError> {
     keeper.work()
 }
 
+/// The end of a stop that did not wait, or whose worker did not answer.
+const CUT_ALL: &str = "stopped at once: whatever was open is cut\n";
+
 /// Who asked for a job: a client of the control socket, or a signal.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Who(Option<u32>);
@@ -150,8 +162,8 @@ struct Keeper {
     control: OwnedFd,
     clients: Vec<ClientConnection>,
     client_ids: u32,
-    /// Status and metrics under way: number of the question, client.
-    asked: HashMap<u32, u32>,
+    /// Status and metrics under way: number of the question, client, what it asked.
+    asked: HashMap<u32, (u32, Request)>,
     questions: u32,
     queue: VecDeque<(Request, Who)>,
     course: State,
@@ -192,6 +204,9 @@ struct Keeper {
     /// Incarnation of the last successor that died.
     lost_successor: u32,
     is_draining: bool,
+    /// Who wants to hear of the end, and what a stop had to cut, once that is known.
+    awaiting_end: Vec<Who>,
+    farewell: Option<String>,
     descriptors_max: u64,
     started_us: u64,
     restarts: u64,
@@ -248,6 +263,8 @@ impl Keeper {
             quarantined: 0,
             lost_successor: 0,
             is_draining: false,
+            awaiting_end: Vec::new(),
+            farewell: None,
             descriptors_max: 0,
             started_us: now_us(),
             restarts: 0,
@@ -370,6 +387,8 @@ impl Keeper {
             match request {
                 Request::Status | Request::Metrics => self.ask(request, who),
                 Request::TellToClose | Request::KeepOpen => self.tell_to_close(request, who),
+                Request::AwaitEnd if self.is_draining => self.awaiting_end.push(who),
+                Request::AwaitEnd => self.reply(who, Outcome::Refused, "it does not stop\n"),
                 Request::Reload | Request::Upgrade | Request::Stop => {
                     self.queue.push_back((request, who));
                 }
@@ -480,18 +499,21 @@ impl Keeper {
     }
 
     fn reply(&mut self, who: Who, outcome: Outcome, text: &str) {
-        match who.0 {
-            Some(id) => {
-                if let Some(client) = self.clients.iter_mut().find(|client| client.id == id) {
-                    client.answer(outcome, text);
-                }
-            }
-            None if outcome == Outcome::Done => tracing::info!("{}", text.trim_end()),
-            None => tracing::error!("{}", text.trim_end()),
+        let Some(id) = who.0 else { return };
+        if let Some(client) = self.clients.iter_mut().find(|client| client.id == id) {
+            client.answer(outcome, text);
         }
     }
 
     fn finish(&mut self) {
+        let farewell = self.farewell.take();
+        let text = farewell.as_deref().unwrap_or(CUT_ALL).to_owned();
+        if self.is_draining && !text.is_empty() {
+            tracing::warn!("{}", text.trim_end());
+        }
+        for who in core::mem::take(&mut self.awaiting_end) {
+            self.reply(who, Outcome::Done, &text);
+        }
         for worker in [&mut self.current, &mut self.next, &mut self.leaving]
             .into_iter()
             .flatten()

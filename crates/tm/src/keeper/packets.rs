@@ -18,8 +18,9 @@ use super::listeners::{self, Listener};
 use super::{Keeper, KeeperError, Who};
 use crate::clock::now_us;
 use crate::control::{Outcome, Request};
-use crate::link::{KEEPER_STATE_LAYOUT, KeeperFacts, ToKeeper, ToWorker, WorkerHello};
+use crate::link::{ConfigState, KEEPER_STATE_LAYOUT, KeeperFacts, ToKeeper, ToWorker, WorkerHello};
 use crate::status::ChangeKind;
+use crate::worker::report;
 
 /// A status or metrics document is below this.
 const TEXT_BYTES_MAX: u64 = 64 << 20;
@@ -51,7 +52,10 @@ impl Keeper {
                     worker.send(&ToWorker::Metrics { id, facts });
                 }
             }
-            ToKeeper::Drained => self.feed(Input::Drained(which)),
+            ToKeeper::Drained { text } => {
+                self.farewell = Some(text);
+                self.feed(Input::Drained(which));
+            }
             ToKeeper::Quarantined { text } => self.on_quarantined(&text, &fds),
         }
     }
@@ -121,6 +125,7 @@ impl Keeper {
 
     fn on_accept(&mut self, which: Which, mut addresses: Vec<SocketAddr>, single: &[SocketAddr]) {
         let mut fresh = Vec::new();
+        let mut failures = Vec::new();
         addresses.extend(single);
         for &address in &addresses {
             let is_single = single.contains(&address);
@@ -133,8 +138,11 @@ impl Keeper {
             }
             match listeners::bind(address, lanes, !is_single) {
                 Ok(listener) => fresh.push(listener),
-                Err(error) => return self.on_no_address(which, address, &error),
+                Err(error) => failures.push((address, why_not(&error))),
             }
+        }
+        if !failures.is_empty() {
+            return self.on_no_address(which, failures);
         }
         let Some(worker) = (match which {
             Which::Current => self.current.as_mut(),
@@ -161,7 +169,9 @@ impl Keeper {
                     };
                     worker.send_with(&listen, copies);
                 }
-                Err(error) => return self.on_no_address(which, address, &error),
+                Err(error) => {
+                    return self.on_no_address(which, vec![(address, why_not(&error))]);
+                }
             }
         }
         worker.send(&ToWorker::Apply);
@@ -170,25 +180,13 @@ impl Keeper {
         self.renew_deadline();
     }
 
-    fn on_no_address(&mut self, which: Which, address: SocketAddr, error: &std::io::Error) {
-        let reason = match error.kind() {
-            std::io::ErrorKind::AddrInUse => "another program uses that address".to_owned(),
-            std::io::ErrorKind::PermissionDenied => {
-                "not permitted: ports below 1024 need privileges".to_owned()
-            }
-            std::io::ErrorKind::AddrNotAvailable => {
-                "this machine does not have that address".to_owned()
-            }
-            _ => error.to_string(),
-        };
+    fn on_no_address(&mut self, which: Which, failures: Vec<(SocketAddr, String)>) {
         if let Some(worker) = self.worker(which) {
             worker.send(&ToWorker::Cancel);
         }
-        let text = format!("cannot listen on {address}: {reason}\n");
-        tracing::error!("{}", text.trim_end());
-        self.note(Outcome::Refused, text);
-        let address = address.to_string();
-        self.failure = Some(KeeperError::Listen { address, reason });
+        let failure = KeeperError::Listen(failures);
+        self.note(Outcome::Refused, format!("{failure}\n"));
+        self.failure = Some(failure);
         self.feed(Input::Refused(which));
     }
 
@@ -259,7 +257,7 @@ impl Keeper {
             .as_mut()
             .filter(|worker| worker.hello.is_some())
         else {
-            return self.reply(who, Outcome::Failed, "no worker runs at the moment\n");
+            return self.answer_alone(request, who);
         };
         self.questions = self.questions.wrapping_add(1);
         let id = self.questions;
@@ -268,12 +266,21 @@ impl Keeper {
             _ => ToWorker::Status { id, facts },
         });
         if let Some(client) = who.0 {
-            self.asked.insert(id, client);
+            self.asked.insert(id, (client, request));
         }
     }
 
+    /// What the keeper knows by itself, while no worker can be asked.
+    pub(super) fn answer_alone(&mut self, request: Request, who: Who) {
+        if request != Request::Status {
+            return self.reply(who, Outcome::Failed, "no worker runs at the moment\n");
+        }
+        let status = report::status_of_keeper(&self.slots, &self.facts(), &self.options.config);
+        self.reply(who, Outcome::Done, &status);
+    }
+
     fn on_text(&mut self, id: u32, fds: &[OwnedFd]) {
-        let Some(client) = self.asked.remove(&id) else {
+        let Some((client, _)) = self.asked.remove(&id) else {
             return;
         };
         let bytes = fds
@@ -307,7 +314,20 @@ impl Keeper {
         self.journal.add(ChangeKind::Quarantine, now_us(), 0, &text);
     }
 
-    fn facts(&self) -> KeeperFacts {
+    /// Whether the site file is what is in force.
+    fn config_state(&self) -> ConfigState {
+        match self.read_config() {
+            Ok(bytes) if bytes == self.config => ConfigState::InForce,
+            Ok(bytes) if !self.last_refusal.is_empty() && bytes == self.candidate => {
+                ConfigState::Refused
+            }
+            Ok(_) => ConfigState::Changed,
+            Err(KeeperError::Config { source, .. }) => ConfigState::Unreadable(source.to_string()),
+            Err(error) => ConfigState::Unreadable(error.to_string()),
+        }
+    }
+
+    pub(super) fn facts(&self) -> KeeperFacts {
         let now = now_us();
         let worker = self.current.as_ref();
         KeeperFacts {
@@ -323,6 +343,8 @@ impl Keeper {
             upgrades: self.upgrades,
             reloads: self.reloads,
             last_refusal: self.last_refusal.clone(),
+            config: self.config_state(),
+            is_stopping: self.is_draining,
             journal: self.journal.clone(),
         }
     }
@@ -340,4 +362,18 @@ fn keep_private(folder: &Path, path: &Path, bytes: &[u8]) -> std::io::Result<()>
         .mode(0o600)
         .open(path)?;
     file.write_all(bytes)
+}
+
+/// Why an address is not to be had, in the operator's words.
+fn why_not(error: &std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::AddrInUse => "another program uses that address".to_owned(),
+        std::io::ErrorKind::PermissionDenied => {
+            "not permitted: ports below 1024 need privileges".to_owned()
+        }
+        std::io::ErrorKind::AddrNotAvailable => {
+            "this machine does not have that address".to_owned()
+        }
+        _ => error.to_string(),
+    }
 }

@@ -20,6 +20,7 @@ use super::hold::{Held, HeldPipe, HeldSlot};
 use super::listeners::Listener;
 use super::process::{Queue, Twin, Worker};
 use super::{Keeper, KeeperError, KeeperOptions, Who};
+use crate::control::Request;
 use crate::link::journal::Journal;
 use crate::link::{KEEPER_STATE_LAYOUT, WorkerHello};
 use crate::wire::{Malformed, Reader, Writer};
@@ -63,6 +64,7 @@ fn write(keeper: &Keeper, who: Who, text: &str, keep: &mut Vec<RawFd>) -> Vec<u8
     keeper.journal.encode(&mut w);
     w.text(&keeper.last_refusal)
         .bytes(&keeper.config)
+        .bytes(&keeper.candidate)
         .u32(keeper.client_ids);
     w.u32(who.0.map_or(0, |id| id + 1)).text(text);
     fd(&mut w, &keeper.slots.file());
@@ -79,8 +81,9 @@ fn write(keeper: &Keeper, who: Who, text: &str, keep: &mut Vec<RawFd>) -> Vec<u8
         }
     }
     w.u32(keeper.asked.len() as u32);
-    for (id, client) in &keeper.asked {
-        w.u32(*id).u32(*client);
+    for (id, (client, request)) in &keeper.asked {
+        let is_status = *request == Request::Status;
+        w.u32(*id).u32(*client).u8(is_status.into());
     }
     w.u32(keeper.listeners.len() as u32);
     for listener in &keeper.listeners {
@@ -187,6 +190,7 @@ fn read_fields(
     let journal = Journal::decode(&mut r)?;
     let last_refusal = r.text()?.to_owned();
     let config = r.bytes()?.to_vec();
+    let candidate = r.bytes()?.to_vec();
     let client_ids = r.u32()?;
     let who = Who(r.u32()?.checked_sub(1));
     let text = r.text()?.to_owned();
@@ -209,7 +213,13 @@ fn read_fields(
     }
     let mut asked = HashMap::new();
     for _ in 0..r.u32()? {
-        asked.insert(r.u32()?, r.u32()?);
+        let (id, client, is_status) = (r.u32()?, r.u32()?, r.flag()?);
+        let request = if is_status {
+            Request::Status
+        } else {
+            Request::Metrics
+        };
+        asked.insert(id, (client, request));
     }
     let mut listeners = Vec::new();
     for _ in 0..r.u32()? {
@@ -290,6 +300,7 @@ fn read_fields(
         last_refusal,
         journal,
         config,
+        candidate,
         client_ids,
         clients,
         asked,

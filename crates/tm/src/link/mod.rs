@@ -85,7 +85,22 @@ pub(crate) struct KeeperFacts {
     pub(crate) upgrades: u64,
     pub(crate) reloads: u64,
     pub(crate) last_refusal: String,
+    pub(crate) config: ConfigState,
+    pub(crate) is_stopping: bool,
     pub(crate) journal: journal::Journal,
+}
+
+/// The site file as the keeper finds it when it is asked.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) enum ConfigState {
+    /// What is in force.
+    #[default]
+    InForce,
+    /// What was refused last; why is in `last_refusal`.
+    Refused,
+    /// Neither.
+    Changed,
+    Unreadable(String),
 }
 
 /// Keeper to worker. Descriptors travel beside the packet, as each variant says.
@@ -163,8 +178,10 @@ pub(crate) enum ToKeeper {
     Text {
         id: u32,
     },
-    /// Every connection is over.
-    Drained,
+    /// Every connection is over; what had to be cut, in lines.
+    Drained {
+        text: String,
+    },
     /// Ask for metrics, for a scraper that asked this worker.
     MetricsPlease {
         id: u32,
@@ -338,8 +355,8 @@ impl ToKeeper {
             Self::Text { id } => {
                 w.u8(8).u32(*id);
             }
-            Self::Drained => {
-                w.u8(9);
+            Self::Drained { text } => {
+                w.u8(9).text(cut(text));
             }
             Self::MetricsPlease { id } => {
                 w.u8(10).u32(*id);
@@ -384,7 +401,9 @@ impl ToKeeper {
             },
             7 => Self::OrphansPlease { of: r.u32()? },
             8 => Self::Text { id: r.u32()? },
-            9 => Self::Drained,
+            9 => Self::Drained {
+                text: r.text()?.to_owned(),
+            },
             10 => Self::MetricsPlease { id: r.u32()? },
             11 => Self::Quarantined {
                 text: r.text()?.to_owned(),
@@ -408,6 +427,13 @@ impl KeeperFacts {
             .u64(self.upgrades)
             .u64(self.reloads);
         w.text(cut(&self.last_refusal));
+        match &self.config {
+            ConfigState::InForce => w.u8(0),
+            ConfigState::Refused => w.u8(1),
+            ConfigState::Changed => w.u8(2),
+            ConfigState::Unreadable(why) => w.u8(3).text(cut(why)),
+        };
+        w.u8(self.is_stopping.into());
         self.journal.encode(w);
     }
 
@@ -425,6 +451,14 @@ impl KeeperFacts {
             upgrades: r.u64()?,
             reloads: r.u64()?,
             last_refusal: r.text()?.to_owned(),
+            config: match r.u8()? {
+                0 => ConfigState::InForce,
+                1 => ConfigState::Refused,
+                2 => ConfigState::Changed,
+                3 => ConfigState::Unreadable(r.text()?.to_owned()),
+                _ => return Err(Malformed),
+            },
+            is_stopping: r.flag()?,
             journal: journal::Journal::decode(r)?,
         })
     }

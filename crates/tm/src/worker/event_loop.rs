@@ -73,7 +73,10 @@ pub(super) enum Report {
     TookBack,
     /// The predecessor died while it gave: what it still owned is wanted from the keeper.
     PredecessorGone,
-    Drained,
+    /// What had to be cut, a line each.
+    Drained {
+        cut: Vec<String>,
+    },
     /// A connection was cut since workers die on it; what is known of it, as JSON.
     Quarantined {
         text: String,
@@ -133,6 +136,8 @@ pub(super) struct EventLoop {
     accept_again_us: Option<u64>,
     drain_until_us: Option<u64>,
     has_drained: bool,
+    /// Connections that a drain cut.
+    cut: Vec<String>,
     poll: Poll,
     inbox: Arc<Inbox>,
 }
@@ -169,6 +174,7 @@ impl EventLoop {
             accept_again_us: None,
             drain_until_us: None,
             has_drained: false,
+            cut: Vec::new(),
             poll,
             inbox: Arc::clone(&inbox),
         };
@@ -294,7 +300,8 @@ impl EventLoop {
             self.has_drained = true;
             self.drain_until_us = None;
             self.core.flush_entries();
-            self.outbox.send(Report::Drained);
+            let cut = core::mem::take(&mut self.cut);
+            self.outbox.send(Report::Drained { cut });
         }
     }
 
@@ -505,18 +512,32 @@ impl EventLoop {
     fn cut_all(&mut self) {
         let pairs: Vec<usize> = self.pairs.iter().map(|(index, _)| index).collect();
         for index in pairs {
+            let pair = &self.pairs[index];
+            let line = self.describe_cut(pair.server, &pair.sockets[CLIENT]);
+            self.cut.push(line);
             tcp::cut(&mut self.core, &mut self.pairs, index);
         }
         let clients: Vec<usize> = self.http.clients.iter().map(|(index, _)| index).collect();
         for index in clients {
             let is_idle = !self.http.clients[index].is_mid_message();
+            // One that waits for a request loses nothing.
             let how = if is_idle {
                 http::End::Closed
             } else {
+                let client = &self.http.clients[index];
+                let line = self.describe_cut(client.server, &client.socket);
+                self.cut.push(line);
                 http::End::Reset
             };
             http::end(&mut self.core, &mut self.http, index, how);
         }
+    }
+
+    fn describe_cut(&self, server: usize, client: &OwnedFd) -> String {
+        let peer = rustix::net::getpeername(client).ok().flatten();
+        let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
+        let peer = peer.map_or_else(|| "?".to_owned(), |peer| peer.to_string());
+        format!("{}  {peer}", self.core.tables.servers[server].name)
     }
 
     /// Packets from the keeper: what a dead worker owned.

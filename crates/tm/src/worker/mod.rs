@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use hitless_carry::slots::Slots;
 use hitless_carry::{memory, message, process, twin};
+use hitless_core::health::{Admin, Health};
 use hitless_types::site::{Site, bounds};
 use rustix::event::{EventfdFlags, PollFd, PollFlags};
 
@@ -27,6 +28,7 @@ use crate::link::{
     WorkerHello,
 };
 use crate::monitor::{Board, MemberHealth, MemberKey, Monitors};
+use crate::status::{Traffic, VirtualServerStatus};
 
 mod adopt;
 #[path = "core.rs"]
@@ -34,7 +36,7 @@ mod core_of_lane;
 mod event_loop;
 mod http;
 mod record;
-mod report;
+pub(crate) mod report;
 pub(crate) mod stats;
 mod tables;
 mod takeover;
@@ -47,6 +49,9 @@ pub use self::trial::{Fault, ONCE, POISON, Point, Trial};
 
 /// The descriptor on which a worker finds the link to its keeper.
 pub const LINK_FD: i32 = 3;
+
+/// Removed virtual servers that are remembered by name: as many as a file may have is plenty.
+const EARLIER_MAX: usize = 256;
 
 /// What is known of all members travels below this.
 const HEALTH_BYTES_MAX: u64 = 64 << 20;
@@ -75,6 +80,7 @@ pub fn run(build_id: &str) -> Result<(), WorkerError> {
 pub fn run_trial(build_id: &str, trial: Trial) -> Result<(), WorkerError> {
     let io = |what| move |source| WorkerError::Io { what, source };
     let link = process::inherited_link(LINK_FD).ok_or(WorkerError::NoKeeper)?;
+    process::set_name(c"hitless-worker");
     let descriptors_max = process::set_descriptor_limit(None).map_err(io("descriptor limit"))?;
     let mut buffer = vec![0u8; message::BYTES_MAX];
     let mut fds = Vec::new();
@@ -135,6 +141,8 @@ struct Worker {
     site: Option<Arc<Site>>,
     /// Valid, and its addresses are awaited.
     candidate: Option<Arc<Site>>,
+    /// Virtual servers that a reload has removed.
+    earlier: Vec<VirtualServerStatus>,
     sockets: Vec<Listening>,
     bound: HashMap<SocketAddr, SocketAddr>,
     /// What is known of members goes to the successor, or comes from the predecessor, on this
@@ -142,6 +150,8 @@ struct Worker {
     knowledge: Option<OwnedFd>,
     successor: u32,
     counts: Counts,
+    /// Connections that a drain cut, a line each.
+    cut: Vec<String>,
 }
 
 struct Listening {
@@ -276,11 +286,13 @@ impl Worker {
             wake,
             site: None,
             candidate: None,
+            earlier: Vec::new(),
             sockets: Vec::new(),
             bound: HashMap::new(),
             knowledge: None,
             successor: 0,
             counts: Counts::default(),
+            cut: Vec::new(),
         })
     }
 
@@ -474,6 +486,7 @@ impl Worker {
             tracing::warn!(%address, "the admin address is not served yet; use `hitless metrics`");
         }
         self.board.keep_only(&site);
+        self.remember_removed(&site);
         self.bound = self
             .sockets
             .iter()
@@ -508,7 +521,33 @@ impl Worker {
         }
     }
 
-    /// Starts to probe members, unless that is done already.
+    /// Virtual servers that the next configuration does not have: their connections may live on.
+    fn remember_removed(&mut self, next: &Site) {
+        let Some(site) = &self.site else { return };
+        let is_gone = |name: &str| {
+            !next
+                .virtual_servers
+                .iter()
+                .any(|one| one.name.as_str() == name)
+        };
+        self.earlier.retain(|server| is_gone(&server.name));
+        let old = site.virtual_servers.iter();
+        for server in old.filter(|server| is_gone(server.name.as_str())) {
+            let listen = self.bound.get(&server.listen).copied();
+            self.earlier.push(VirtualServerStatus {
+                name: server.name.to_string(),
+                listen: listen.unwrap_or(server.listen),
+                protocol: server.protocol.name().to_owned(),
+                pool: site.pool_of(server).name.to_string(),
+                admin: Admin::Drain,
+                health: Health::Unknown,
+                traffic: Traffic::default(),
+            });
+        }
+        let count = self.earlier.len();
+        self.earlier.drain(..count.saturating_sub(EARLIER_MAX));
+    }
+
     fn serve_admin(&mut self, wanted: Option<SocketAddr>, socket: Option<Listening>) {
         if self.admin.as_ref().map(|(address, _)| *address) == wanted {
             return;
@@ -524,6 +563,7 @@ impl Worker {
         }
     }
 
+    /// Starts to probe members, unless that is done already.
     fn start_monitors(&mut self) {
         let (None, Some(site)) = (&self.monitors, &self.site) else {
             return;
@@ -650,10 +690,12 @@ impl Worker {
                 let file = memory::from_bytes("hitless-quarantine", known.as_bytes()).ok();
                 self.tell_with(&ToKeeper::Quarantined { text }, file.as_ref())?;
             }
-            Report::Drained => {
+            Report::Drained { cut } => {
                 self.counts.drained += 1;
+                self.cut.extend(cut);
                 if self.counts.drained == all {
-                    self.tell(&ToKeeper::Drained)?;
+                    let text = cut_lines(&self.cut);
+                    self.tell(&ToKeeper::Drained { text })?;
                 }
             }
         }
@@ -661,9 +703,32 @@ impl Worker {
     }
 }
 
+/// Connections that a drain's end names one by one.
+const CUT_SHOWN_MAX: usize = 100;
+
+/// What a drain had to cut, for people. Empty if it was nothing.
+fn cut_lines(cut: &[String]) -> String {
+    if cut.is_empty() {
+        return String::new();
+    }
+    let plural = if cut.len() == 1 { "" } else { "s" };
+    let mut text = format!(
+        "cut {} connection{plural} that outlasted the drain:\n",
+        cut.len()
+    );
+    for line in cut.iter().take(CUT_SHOWN_MAX) {
+        text.push_str(&format!("  {line}\n"));
+    }
+    if cut.len() > CUT_SHOWN_MAX {
+        text.push_str(&format!("  and {} more\n", cut.len() - CUT_SHOWN_MAX));
+    }
+    text
+}
+
 /// What a status or metrics document is made of.
 struct Sources<'a> {
     site: Option<&'a Site>,
+    earlier: &'a [VirtualServerStatus],
     slots: &'a Slots,
     board: &'a Board,
     bound: &'a HashMap<SocketAddr, SocketAddr>,
@@ -675,6 +740,7 @@ impl Worker {
     fn sources<'a>(&'a self, facts: &'a KeeperFacts) -> Sources<'a> {
         Sources {
             site: self.site.as_deref(),
+            earlier: &self.earlier,
             slots: &self.slots,
             board: &self.board,
             bound: &self.bound,

@@ -91,7 +91,10 @@ impl Instance {
     pub fn status(&self) -> Value {
         wait_for("a status", || {
             let reply = self.call(Request::Status);
-            (reply.outcome == Outcome::Done).then(|| serde_json::from_str(&reply.body).unwrap())
+            let status: Value = serde_json::from_str(&reply.body).unwrap();
+            // While none runs, the keeper answers alone.
+            (reply.outcome == Outcome::Done && !status["program"]["worker_pid"].is_null())
+                .then_some(status)
         })
     }
 
@@ -477,10 +480,16 @@ impl HttpClient {
         head
     }
 
+    /// Asks and checks the answer, which is to leave the connection open.
     pub fn get(&mut self, count: usize) {
-        self.send(format!("GET /{count} HTTP/1.1\r\nHost: test\r\n\r\n").as_bytes());
-        let head = self.expect_pattern(count);
+        let head = self.ask(count);
         assert_eq!(header(&head, "connection"), None, "told to close: {head}");
+    }
+
+    /// Asks and checks the answer's body; returns its head.
+    pub fn ask(&mut self, count: usize) -> String {
+        self.send(format!("GET /{count} HTTP/1.1\r\nHost: test\r\n\r\n").as_bytes());
+        self.expect_pattern(count)
     }
 
     /// Reads an answer with a status and returns head and body.

@@ -72,6 +72,11 @@ fn addresses() {
         ),
         ("127.0.0.1:0", AddressError::BadPort, None),
         ("127.0.0.1:65536", AddressError::BadPort, None),
+        (
+            "127.0.0.1:080",
+            AddressError::BadPort,
+            Some("did you mean `127.0.0.1:80`?"),
+        ),
         ("127.0.0.1:http", AddressError::BadPort, None),
         (
             "::1",

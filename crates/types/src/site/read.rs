@@ -201,7 +201,10 @@ fn check_addresses(mut listeners: Vec<Address>, members: &[Address], sink: &mut 
     listeners.sort_by_key(|listener| listener.mark);
     let mut known: BTreeMap<SocketAddr, Address> = BTreeMap::new();
     for listener in listeners {
-        let Some(first) = known.get(&listener.address) else {
+        let overlaps = |first: &&Address| covers(first.address, listener.address);
+        let other_way = |first: &&Address| covers(listener.address, first.address);
+        let found = known.values().find(overlaps);
+        let Some(first) = found.or_else(|| known.values().find(other_way)) else {
             known.insert(listener.address, listener);
             continue;
         };
@@ -213,12 +216,25 @@ fn check_addresses(mut listeners: Vec<Address>, members: &[Address], sink: &mut 
         sink.add(listener.problem("address-twice", message).hint(hint));
     }
     for member in members {
-        if let Some(listener) = known.get(&member.address) {
+        // The addresses of this machine are not known here, but for those that every one has.
+        let is_it = |listener: &&Address| {
+            listener.address == member.address
+                || (member.address.ip().is_loopback() && covers(listener.address, member.address))
+        };
+        if let Some(listener) = known.values().find(is_it) {
             let owner = &listener.owner;
             let message = format!("this member is {owner} itself: its connections would never end");
             sink.add(member.problem("loop", message));
         }
     }
+}
+
+/// Whether a listener at `wide` has what is sent to `address`.
+fn covers(wide: SocketAddr, address: SocketAddr) -> bool {
+    wide == address
+        || (wide.port() == address.port()
+            && wide.is_ipv4() == address.is_ipv4()
+            && wide.ip().is_unspecified())
 }
 
 impl Address {

@@ -79,8 +79,17 @@ fn member(at: &At<'_>, sink: &mut Sink) -> Option<Member> {
         Value::Null | Value::Scalar { .. } | Value::List(_) => (at.clone(), Some(1)),
     };
     let address = address_at.address(sink, "the member")?;
-    if address.ip().is_unspecified() {
-        let problem = address_at.problem("address", "a member needs an address of its own");
+    let ip = address.ip();
+    let is_broadcast = ip == core::net::IpAddr::V4(core::net::Ipv4Addr::BROADCAST);
+    let wrong = if ip.is_unspecified() {
+        Some("a member needs an address of its own")
+    } else if ip.is_multicast() || is_broadcast {
+        Some("a member is one machine: this address stands for several")
+    } else {
+        None
+    };
+    if let Some(wrong) = wrong {
+        let problem = address_at.problem("address", wrong);
         sink.add(problem.found(quote(&address.to_string())));
         return None;
     }
