@@ -385,7 +385,8 @@ impl Controller {
         Some((*self.entries.get(index)?, self.progress.stage(index)))
     }
 
-    fn standing(&self, slot: GuestSlot) -> Standing {
+    /// How a guest is seen.
+    pub fn standing(&self, slot: GuestSlot) -> Standing {
         let state = self
             .header
             .as_ref()

@@ -10,7 +10,8 @@ use super::step::{Action, Beliefs, Steps, Violation, judge, opinions};
 /// Whether packets that are sent now, while nothing else happens, arrive where they belong.
 ///
 /// Nobody dead: whatever anybody believes. Somebody dead: beliefs are exact, and living guests that
-/// are not suspect have the newest row; otherwise nothing is demanded of this state.
+/// are not suspect have the newest row; otherwise nothing is demanded of this state, nor of a
+/// director that lags and whose row names the dead alone.
 pub fn reach(rules: &Rules, state: &State) -> Option<Violation> {
     let is_dead = |slot: &GuestSlot| !state.guests[index(*slot)].is_alive;
     let has_dead = state
@@ -41,6 +42,10 @@ pub fn reach(rules: &Rules, state: &State) -> Option<Violation> {
             is_lagging: this.row != state.row,
         };
         if kind == Kind::Syn && !somebody_listens(state, this.row) {
+            continue;
+        }
+        // Nobody whom it can ask lives; the newest row, which names others, is on its way.
+        if walk.is_lagging && this.row.row().slots().all(|slot| is_dead(&slot)) {
             continue;
         }
         for dead in walk.beliefs(this.row, None) {

@@ -1,6 +1,7 @@
 //! The world in a few bytes: one bucket, one connection, four guest slots, two directors.
 
 use hitless_core::row::{GuestSlot, Row, Sequence};
+use hitless_core::table::step::Stage;
 
 /// Guest slots 1 to 3 live from the start; 4 is for a kernel that comes back.
 pub const SLOTS: usize = 4;
@@ -8,7 +9,7 @@ pub const DIRECTORS: usize = 2;
 /// Packets in flight at most.
 pub const PACKETS: usize = 2;
 /// The sequence that [`Code`] 0 stands for: so near to the wrap that the third row is beyond it.
-const FIRST_SEQUENCE: u16 = 65_533;
+pub(crate) const FIRST_SEQUENCE: u16 = 65_533;
 
 /// A row in 16 bits: four slots of three bits, four bits of sequence. 0: no row.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
@@ -143,6 +144,9 @@ pub struct State {
     pub before: Code,
     /// The row before came to all: an offer of it may still be under way.
     pub was_offered: bool,
+    /// How far the newest row had come before another guest joined the cluster, who owes it too:
+    /// offers up to there are made.
+    pub reached: Stage,
     /// Wished owner and standby, by index; 7: none.
     pub wish: (u8, u8),
     pub guests: [Guest; SLOTS],
@@ -187,6 +191,7 @@ impl State {
             row,
             before: row,
             was_offered: true,
+            reached: Stage::Leaver,
             wish: (0, 2),
             guests: [guest, guest, guest, absent],
             directors: [director; DIRECTORS],

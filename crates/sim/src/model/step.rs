@@ -45,6 +45,13 @@ impl Steps {
         Self { next: Vec::new() }
     }
 
+    /// The steps of tables and faults alone.
+    pub fn of_control(&mut self, rules: &Rules, state: &State) {
+        self.next.clear();
+        self.table(rules, state);
+        self.faults(rules, state);
+    }
+
     /// All steps from `state`.
     pub fn of(&mut self, rules: &Rules, state: &State) {
         self.next.clear();

@@ -41,6 +41,8 @@ pub enum Action {
     NextByOthers {
         row: Code,
     },
+    /// It has forgotten that the leaver left, and withdraws the row.
+    NextForgetting,
     GuestTakes {
         guest: u8,
     },
@@ -121,6 +123,7 @@ impl fmt::Display for Action {
                     .try_for_each(|slot| write!(f, " g{}", index(slot) + 1))?;
                 write!(f, " for others")
             }
+            Self::NextForgetting => write!(f, "controller forgets and writes"),
             Self::GuestTakesOld { guest } => write!(f, "g{} takes old row", guest + 1),
             Self::LeaseLapses { guest } => write!(f, "lease of g{} lapses", guest + 1),
             Self::LeaseReturns { guest } => write!(f, "lease of g{} returns", guest + 1),

@@ -49,9 +49,10 @@ impl Steps {
             }
             let mut next = *state;
             let may = may_trust_again(rules, guest.has_acknowledged);
-            if guest.is_alive && is_suspect && may {
+            if is_suspect && may {
                 next.guests[at].standing = Seen::Serving;
-                next.guests[at].has_lease = true;
+                // It may have died since.
+                next.guests[at].has_lease = guest.is_alive;
                 self.push(Action::TrustAgain { guest: number }, next, None);
             }
             self.crashes(rules, state, number);
@@ -114,6 +115,8 @@ impl Steps {
                 next.guests[new].standing = Seen::Serving;
                 next.guests[new].has_acknowledged = false;
             }
+            let stage = state.stage(rules, &state.entry());
+            next.reached = state.reached.max(stage);
             let born = &mut next.guests[new];
             born.row = Code(0);
             born.is_alive = true;

@@ -14,7 +14,7 @@ use super::{Action, Steps};
 use crate::model::state::{Code, Kernel, Kind, SLOTS, Seen, State, index, slot};
 
 impl State {
-    pub(in crate::model) fn entry(&self) -> Entry {
+    pub(crate) fn entry(&self) -> Entry {
         let slot_of = |index: u8| (index < 7).then(|| slot(usize::from(index)));
         let wish = Wish {
             owner: slot_of(self.wish.0),
@@ -29,7 +29,7 @@ impl State {
     }
 
     /// How far the newest row has come, as the controller computes it.
-    pub(in crate::model) fn stage(&self, rules: &Rules, entry: &Entry) -> Stage {
+    pub(crate) fn stage(&self, rules: &Rules, entry: &Entry) -> Stage {
         let mut stage = Stage::Done;
         for (number, guest) in self.guests.iter().enumerate() {
             if guest.standing == Seen::Absent || guest.has_acknowledged {
@@ -99,6 +99,9 @@ enum Counts {
         has_refused: bool,
         holder: Option<GuestSlot>,
     },
+    /// The controller does not know any more, or not yet, that the leaver has left: an old refusal
+    /// counts.
+    Forgotten,
 }
 
 impl View for Sight<'_> {
@@ -108,7 +111,7 @@ impl View for Sight<'_> {
 
     fn live(&self, slot: GuestSlot) -> Live {
         let is_live = match self.counts {
-            Counts::Own => self.state.is_live(self.rules, index(slot)),
+            Counts::Own | Counts::Forgotten => self.state.is_live(self.rules, index(slot)),
             Counts::Others { live, .. } => live & (1 << index(slot)) != 0,
         };
         if is_live { Live::Some(1) } else { Live::Zero }
@@ -119,6 +122,7 @@ impl View for Sight<'_> {
         let holds = match self.counts {
             Counts::Own => self.state.is_live(self.rules, index(slot)),
             Counts::Others { has_refused, .. } => has_refused,
+            Counts::Forgotten => return true,
         };
         guest.row == self.state.row && !guest.has_acknowledged && holds
     }
@@ -148,12 +152,13 @@ impl Steps {
         let entry = state.entry();
         let stage = state.stage(rules, &entry);
         self.next_rows(rules, state, &entry, stage);
+        let offered = stage.max(state.reached);
         for (number, guest) in (0_u8..).zip(&state.guests) {
             let this = slot(number.into());
             if !guest.is_alive || guest.has_acknowledged || guest.standing == Seen::Gone {
                 continue;
             }
-            if stage_of(rules, &entry, Party::Guest(this)) > stage {
+            if stage_of(rules, &entry, Party::Guest(this)) > offered {
                 continue;
             }
             let counts = counts_before_leaving(rules, &entry, this);
@@ -182,7 +187,7 @@ impl Steps {
         }
         for (number, director) in (0_u8..).zip(&state.directors) {
             let its = stage_of(rules, &entry, Party::Director(DirectorId(1)));
-            if !director.has_acknowledged && its <= stage {
+            if !director.has_acknowledged && its <= offered {
                 let mut next = *state;
                 next.directors[usize::from(number)].row = state.row;
                 next.directors[usize::from(number)].has_acknowledged = true;
@@ -246,6 +251,16 @@ impl Steps {
         if let Next::Row { row, why } = own {
             self.push(Action::Next, written(state, row, why), None);
         }
+        if state.budget.cuts > 0 && stage > Stage::Leaver {
+            sight.counts = Counts::Forgotten;
+            if let Next::Row { row, why } = next_row(rules, entry, Stage::Leaver, &sight) {
+                let mut next = written(state, row, why);
+                // Others have it already.
+                next.was_offered = true;
+                next.budget.cuts -= 1;
+                self.push(Action::NextForgetting, next, None);
+            }
+        }
         if state.budget.others == 0 {
             return;
         }
@@ -281,6 +296,7 @@ impl Steps {
 fn written(state: &State, row: Row, why: Why) -> State {
     let mut next = *state;
     next.before = state.row;
+    next.reached = Stage::Leaver;
     next.was_offered = why != Why::Withdrawn;
     next.row = Code::of(row);
     next.budget.rows -= 1;
