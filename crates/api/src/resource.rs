@@ -222,6 +222,8 @@ pub enum WaitCode {
     NodeNotLinked,
     /// A guest is not running yet.
     GuestNotReady,
+    /// Not everybody who may have to send to a guest, or to take from a node's director, knows it.
+    NotKnown,
     /// A guest has not acknowledged a row.
     GuestNotAcknowledged,
     /// A director has not acknowledged a row.

@@ -14,12 +14,13 @@
 //! from the store. If another controller wrote, it reads everything anew. Nobody but the machine
 //! makes up a row.
 
+mod acquaintance;
 pub mod cluster;
 pub mod records;
 mod show;
 pub mod table_store;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
@@ -41,6 +42,7 @@ use crate::link::{self, LinkEvent, LinkId};
 use crate::message::{
     CONTROLLER_NODE, Cluster, FromNode, GuestOrder, NodeReport, Orders, Peer, SiteFile, ToNode,
 };
+use acquaintance::Acquaintance;
 use cluster::View;
 use records::{GuestWanted, NodeWanted, Records, RecordsError};
 
@@ -52,6 +54,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 const LOOK_SHARE: u32 = 4;
 /// Events that wait for the loop: a table's acknowledgements from some dozens of parties.
 const EVENTS_MAX: usize = 4_096;
+/// Events that are decided on together: a table's acknowledgements from all parties of a small
+/// cluster.
+const EVENTS_TOGETHER: usize = 256;
 /// Calls of the API that wait for the loop.
 const CALLS_MAX: usize = 64;
 
@@ -134,9 +139,13 @@ pub struct Controller {
     records: Records,
     at: Revision,
     table: Table,
+    /// The machine was told something that it has not decided on yet.
+    has_news: bool,
     /// The stored header's guests, by slot.
     slots: BTreeMap<GuestSlot, GuestRecord>,
     policy: Option<Policy>,
+    /// Guests of which the machine was told that everybody knows them.
+    reachable: BTreeSet<GuestSlot>,
     seen: LinkTable<Seen>,
     /// The table's status, and when it was asked for: it takes a walk over 65,536 buckets.
     status: Status,
@@ -178,8 +187,10 @@ impl Controller {
             records,
             at,
             table,
+            has_news: false,
             slots: BTreeMap::new(),
             policy: None,
+            reachable: BTreeSet::new(),
             seen: LinkTable::default(),
             status,
             look_due: Instant::now(),
@@ -200,17 +211,20 @@ impl Controller {
             let patience = patience.min(self.look_due.saturating_duration_since(Instant::now()));
             match self.events.recv_timeout(patience) {
                 Ok(Event::Stop) | Err(RecvTimeoutError::Disconnected) => return Ok(()),
-                Ok(Event::Node(event)) => self.node_event(event)?,
-                Ok(Event::Call(call)) => self.call(call)?,
+                Ok(event) => self.handle(event)?,
                 Err(RecvTimeoutError::Timeout) => {}
             }
-            let now = clock::now();
-            if self
-                .table
-                .deadline()
-                .is_some_and(|deadline| deadline <= now)
-            {
-                self.feed(Input::Tick)?;
+            // What has come meanwhile is decided on together: a decision may be a write.
+            for _ in 0..EVENTS_TOGETHER {
+                match self.events.try_recv() {
+                    Ok(Event::Stop) => return Ok(()),
+                    Ok(event) => self.handle(event)?,
+                    Err(_) => break,
+                }
+            }
+            let due = self.table.deadline();
+            if self.has_news || due.is_some_and(|due| due <= clock::now()) {
+                self.conclude()?;
             }
             if self.look_due <= Instant::now() {
                 self.look()?;
@@ -218,8 +232,26 @@ impl Controller {
         }
     }
 
-    fn feed(&mut self, input: Input) -> Result<(), ControllerError> {
-        self.table.handle(clock::now(), input);
+    fn handle(&mut self, event: Event) -> Result<(), ControllerError> {
+        match event {
+            Event::Node(event) => {
+                self.node_event(event);
+                Ok(())
+            }
+            Event::Call(call) => self.call(call),
+            Event::Stop => Ok(()),
+        }
+    }
+
+    /// Tells the machine; what follows is decided by the next [`Self::conclude`].
+    fn feed(&mut self, input: Input) {
+        self.table.hear(clock::now(), input);
+        self.has_news = true;
+    }
+
+    fn conclude(&mut self) -> Result<(), ControllerError> {
+        self.has_news = false;
+        self.table.conclude(clock::now());
         self.act()
     }
 
@@ -272,7 +304,7 @@ impl Controller {
         Ok(())
     }
 
-    fn node_event(&mut self, event: LinkEvent<FromNode, ToNode>) -> Result<(), ControllerError> {
+    fn node_event(&mut self, event: LinkEvent<FromNode, ToNode>) {
         match event {
             LinkEvent::Up { link, peer, sender } => {
                 if !self.records.nodes.contains_key(&peer.name) {
@@ -295,7 +327,7 @@ impl Controller {
                         node = peer.name,
                         "an older link of a node that has a newer one"
                     );
-                    return Ok(());
+                    return;
                 }
                 tracing::info!(
                     node = peer.name,
@@ -303,23 +335,24 @@ impl Controller {
                     version = peer.version,
                     "a node linked"
                 );
-                self.look()
+                self.look_due = Instant::now();
             }
             LinkEvent::Down { link, reason } => {
                 if let Some(seen) = self.seen.down(link) {
                     tracing::info!(node = seen.name, reason, "a node's link ended");
                 }
-                Ok(())
             }
             LinkEvent::Message { link, message } => match message {
                 FromNode::Report(report) => {
                     let Some(seen) = self.seen.get_mut(link) else {
-                        return Ok(());
+                        return;
                     };
                     // Counters change all the time; only what somebody waits for is looked at once.
                     let is_news = seen.report.as_ref().is_none_or(|old| is_news(old, &report));
                     seen.report = Some(*report);
-                    if is_news { self.look() } else { Ok(()) }
+                    if is_news {
+                        self.look_due = Instant::now();
+                    }
                 }
                 FromNode::Table { director, message } => {
                     let is_its = self.seen.get(link).is_some_and(|seen| {
@@ -332,9 +365,7 @@ impl Controller {
                         self.feed(Input::FromAgent {
                             from: director,
                             message,
-                        })
-                    } else {
-                        Ok(())
+                        });
                     }
                 }
                 FromNode::Guest { slot, message } => {
@@ -342,16 +373,12 @@ impl Controller {
                         self.feed(Input::FromGuest {
                             from: slot,
                             message,
-                        })
-                    } else {
-                        Ok(())
+                        });
                     }
                 }
                 FromNode::GuestLinked { slot } => {
                     if self.is_guest_of(link, slot) {
-                        self.feed(Input::Connected(Party::Guest(slot)))
-                    } else {
-                        Ok(())
+                        self.feed(Input::Connected(Party::Guest(slot)));
                     }
                 }
             },
@@ -390,12 +417,7 @@ impl Controller {
         self.status = self.table.status();
         let mut new = self.records.clone();
         self.take_in(&mut new);
-        let view = View {
-            now_us: clock::wall_us(),
-            table: &self.status,
-            reports: self.reports(),
-        };
-        cluster::advance(&mut new, &view);
+        cluster::advance(&mut new, &self.view());
         self.write(new)?;
         if self.tell_table()? {
             self.status = self.table.status();
@@ -404,6 +426,27 @@ impl Controller {
         // On a busy machine looking must not be what keeps it busy.
         self.look_due = Instant::now() + LOOK_EVERY.max(began.elapsed() * LOOK_SHARE);
         Ok(())
+    }
+
+    fn view(&self) -> View<'_> {
+        let reports = self.reports();
+        View {
+            now_us: clock::wall_us(),
+            table: &self.status,
+            strangers: self.acquaintance(&reports).strangers(),
+            reports,
+        }
+    }
+
+    fn acquaintance<'a>(
+        &'a self,
+        reports: &'a BTreeMap<&'a str, &'a NodeReport>,
+    ) -> Acquaintance<'a> {
+        Acquaintance {
+            records: &self.records,
+            slots: &self.slots,
+            reports,
+        }
     }
 
     /// Reports by node's name, of nodes that are linked with the kernel that is on record.
@@ -422,6 +465,7 @@ impl Controller {
 
     /// What others have to be told of what was seen goes into the records.
     fn take_in(&self, new: &mut Records) {
+        let reports = self.reports();
         for seen in self.seen.values() {
             let Some(node) = new.nodes.get_mut(&seen.name) else {
                 continue;
@@ -434,6 +478,7 @@ impl Controller {
                 }
                 node.kernel = Some(seen.kernel);
                 node.is_directing = false;
+                node.is_joined = false;
             }
             node.release = Some(seen.release.clone());
             let Some(report) = &seen.report else { continue };
@@ -441,6 +486,12 @@ impl Controller {
             if report.director_id == Some(node.director) && !report.has_left {
                 node.is_directing = true;
             }
+            node.is_joined |= node.is_directing
+                && self.table.directs_all(node.director)
+                && self
+                    .acquaintance(&reports)
+                    .missing_for_node(&seen.name)
+                    .is_none();
             if !report.is_complete {
                 continue;
             }
@@ -482,7 +533,7 @@ impl Controller {
         if self.policy.as_ref() != Some(&policy) {
             has_told = true;
             self.policy = Some(policy.clone());
-            self.feed(Input::Policy(policy))?;
+            self.feed(Input::Policy(policy));
         }
         let mut inputs = Vec::new();
         for (slot, guest) in &self.slots {
@@ -519,6 +570,11 @@ impl Controller {
                 }
             }
         }
+        let reachable = self.acquaintance(&self.reports()).reachable();
+        if self.reachable != reachable {
+            self.reachable.clone_from(&reachable);
+            inputs.push(Input::Reachable { slots: reachable });
+        }
         for seen in self.seen.values_mut().filter(|seen| !seen.is_connected) {
             let Some(node) = self.records.nodes.get(&seen.name) else {
                 continue;
@@ -533,7 +589,10 @@ impl Controller {
             }
         }
         has_told |= !inputs.is_empty();
-        inputs.into_iter().try_for_each(|input| self.feed(input))?;
+        inputs.into_iter().for_each(|input| self.feed(input));
+        if has_told {
+            self.conclude()?;
+        }
         Ok(has_told)
     }
 
@@ -657,12 +716,7 @@ impl Controller {
         order: impl FnOnce(&mut Records, &View<'_>) -> Result<String, ApiError>,
     ) -> Result<Result<Answer, ApiError>, ControllerError> {
         let mut new = self.records.clone();
-        let view = View {
-            now_us: clock::wall_us(),
-            table: &self.status,
-            reports: self.reports(),
-        };
-        let change = match order(&mut new, &view) {
+        let change = match order(&mut new, &self.view()) {
             Ok(change) => change,
             Err(refusal) => return Ok(Err(refusal)),
         };

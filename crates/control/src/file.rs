@@ -1,4 +1,7 @@
 //! Small files that survive a process: replaced whole or not at all.
+//!
+//! All of them speak of one boot of the machine, and are void after the next. So nothing waits for
+//! the disk: a loop that did would let leases run out on a machine whose disk is busy.
 
 use std::fs;
 use std::io::{self, Write};
@@ -19,7 +22,6 @@ pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
         .mode(0o600)
         .open(&new)?;
     file.write_all(bytes)?;
-    file.sync_data()?;
     fs::rename(&new, path)
 }
 

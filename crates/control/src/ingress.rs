@@ -24,14 +24,21 @@ use hitless_core::table::message::{FromGuest, LeaseGrant, LeaseRequest};
 use crate::lease::{DATAGRAM_BYTES_MAX, Seal};
 use crate::link::hello::Hello;
 use crate::link::{self, Address, LinkEvent};
-use crate::message::{FromIngress, IngressOrders, IngressReport, NODE_GUEST, ToIngress};
-use crate::plane::{Count, IngressPlane, Result};
+use crate::message::{
+    FromIngress, IngressOrders, IngressReport, Known, NODE_GUEST, Peer, ToIngress,
+};
+use crate::plane::{Count, IngressPlane, Result, Unstored};
 use crate::{clock, file};
 
 /// How often an ingress reports when nothing changes.
 const REPORT_EVERY: Duration = Duration::from_millis(500);
 /// Events that wait for the loop: a table in 16 messages, and datagrams of a second.
 const EVENTS_MAX: usize = 1_024;
+
+/// Events that are taken before the clock is looked at again: some milliseconds' worth.
+const EVENTS_TOGETHER: usize = 32;
+/// A plane that could not be set up is set up again after this.
+const SET_UP_AGAIN: Duration = Duration::from_secs(1);
 
 /// What an ingress is started with.
 #[derive(Clone, Debug)]
@@ -67,7 +74,7 @@ enum Event {
     Grant(LeaseGrant),
     Stored(Ticket, Result<()>),
     Counted(Ticket, Result<Count>),
-    SetUp(Result<()>),
+    SetUp(Result<Known>),
     Replaced(u64, Result<()>),
     Stop,
 }
@@ -90,7 +97,11 @@ pub struct Ingress {
     stop: Stop,
     link: Option<link::Sender<FromIngress>>,
     running: Option<Running>,
+    /// The orders in the file.
+    kept: Option<IngressOrders>,
     fault: Option<String>,
+    /// When to set up again what could not be set up. None: it is.
+    set_up_again: Option<Instant>,
     report_due: Instant,
 }
 
@@ -110,6 +121,8 @@ struct Running {
     worker: Sender<Work>,
     sockets: Vec<UdpSocket>,
     seal: Seal,
+    /// Whom the plane knows by now.
+    known: Known,
     bpf_generation: u64,
     replacing: bool,
 }
@@ -139,7 +152,9 @@ impl Ingress {
             stop: Stop(sender),
             link: None,
             running: None,
+            kept: None,
             fault: None,
+            set_up_again: None,
             report_due: Instant::now(),
         }
     }
@@ -167,6 +182,14 @@ impl Ingress {
                 Ok(Event::Stop) | Err(RecvTimeoutError::Disconnected) => return,
                 Ok(event) => self.handle(event),
                 Err(RecvTimeoutError::Timeout) => {}
+            }
+            // What has come meanwhile is known before the clock is looked at.
+            for _ in 0..EVENTS_TOGETHER {
+                match self.events.try_recv() {
+                    Ok(Event::Stop) => return,
+                    Ok(event) => self.handle(event),
+                    Err(_) => break,
+                }
             }
             self.tick();
         }
@@ -206,13 +229,20 @@ impl Ingress {
                     connections,
                 });
             }
-            Event::Stored(_, Err(error))
-            | Event::Counted(_, Err(error))
-            | Event::SetUp(Err(error)) => {
+            Event::Stored(_, Err(error)) => self.failed(&error.to_string()),
+            Event::Counted(ticket, Err(error)) => {
                 self.failed(&error.to_string());
+                self.feed(Input::CountFailed { ticket });
             }
-            Event::SetUp(Ok(())) => {
+            Event::SetUp(Err(error)) => {
+                self.failed(&error.to_string());
+                self.set_up_again = Some(Instant::now() + SET_UP_AGAIN);
+            }
+            Event::SetUp(Ok(known)) => {
                 self.fault = None;
+                if let Some(running) = &mut self.running {
+                    running.known = known;
+                }
                 self.report_due = Instant::now();
             }
             Event::Replaced(generation, result) => {
@@ -262,8 +292,11 @@ impl Ingress {
             let _ = running.worker.send(Work::Replace(orders.bpf_generation));
         }
         running.orders = orders;
-        if let Err(error) = file::write_json(&self.options.orders_file, &running.orders) {
-            tracing::warn!(%error, "cannot keep the orders in a file");
+        if self.kept.as_ref() != Some(&running.orders) {
+            self.kept = Some(running.orders.clone());
+            if let Err(error) = file::write_json(&self.options.orders_file, &running.orders) {
+                tracing::warn!(%error, "cannot keep the orders in a file");
+            }
         }
     }
 
@@ -294,6 +327,7 @@ impl Ingress {
             worker,
             sockets,
             seal,
+            known: Known::default(),
             bpf_generation,
             replacing: false,
         })
@@ -337,6 +371,13 @@ impl Ingress {
             running.machine.handle(now, Input::Tick);
         }
         self.act();
+        if self.set_up_again.is_some_and(|due| due <= Instant::now()) {
+            self.set_up_again = None;
+            if let Some(running) = &self.running {
+                let orders = Box::new(running.orders.clone());
+                let _ = running.worker.send(Work::SetUp(orders));
+            }
+        }
         if self.report_due <= Instant::now() {
             self.report_due = Instant::now() + REPORT_EVERY;
             self.report();
@@ -395,6 +436,7 @@ impl Ingress {
                     .handle(clock::now(), Input::Stamps { directors });
             }
             report.program = running.plane.program();
+            report.known = running.known.clone();
             report.counters = running.plane.counters();
             report.bpf_generation = running.bpf_generation;
         }
@@ -423,6 +465,23 @@ impl Running {
     }
 }
 
+/// Whom a plane knows that was set up by these orders.
+fn known_by(orders: &IngressOrders) -> Known {
+    let is_reached = |peer: &&Peer| {
+        peer.addresses.iter().any(|its| {
+            orders
+                .addresses
+                .iter()
+                .any(|own| own.is_ipv4() == its.is_ipv4())
+        })
+    };
+    let peers = orders.peers.iter().filter(is_reached);
+    Known {
+        guests: peers.map(|peer| peer.slot).collect(),
+        directors: orders.directors.keys().copied().collect(),
+    }
+}
+
 fn send(link: Option<&link::Sender<FromIngress>>, message: FromGuest) {
     if let Some(link) = link {
         link.send(FromIngress::Table(message));
@@ -431,10 +490,13 @@ fn send(link: Option<&link::Sender<FromIngress>>, message: FromGuest) {
 
 /// The worker: what may block, in order.
 fn do_work(plane: &dyn IngressPlane, work: &Receiver<Work>, events: &SyncSender<Event>) {
+    let mut unstored = Unstored::default();
     while let Ok(work) = work.recv() {
         let event = match work {
-            Work::SetUp(orders) => Event::SetUp(plane.set_up(&orders)),
-            Work::Store(ticket, rows) => Event::Stored(ticket, plane.store(&rows)),
+            Work::SetUp(orders) => Event::SetUp(plane.set_up(&orders).map(|()| known_by(&orders))),
+            Work::Store(ticket, rows) => {
+                Event::Stored(ticket, unstored.store(rows, |rows| plane.store(rows)))
+            }
             Work::Count(ticket) => Event::Counted(ticket, plane.count()),
             Work::Replace(generation) => Event::Replaced(generation, plane.replace()),
         };

@@ -5,7 +5,7 @@
 //! link opens, so none is ever waited for; reports are the whole of what is so. A node obeys an
 //! order of a newer or equal generation only.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
 
@@ -130,6 +130,13 @@ pub enum FromNode {
     },
 }
 
+/// Whom a data plane knows: guests that it can send to, and directors that it takes packets from.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Known {
+    pub guests: BTreeSet<GuestSlot>,
+    pub directors: BTreeSet<DirectorId>,
+}
+
 /// All that a node says of itself.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct NodeReport {
@@ -143,6 +150,8 @@ pub struct NodeReport {
     pub is_complete: bool,
     /// Digest of the director's program and how it is attached; none: not attached.
     pub director: Option<AttachedProgram>,
+    /// Whom its director's plane knows.
+    pub known: Known,
     pub guests: BTreeMap<String, GuestReport>,
     pub counters: BTreeMap<String, u64>,
     /// When the counters were read, microseconds since 1970.
@@ -173,6 +182,8 @@ pub struct GuestReport {
     pub is_linked: bool,
     /// Its ingress's program.
     pub ingress: Option<AttachedProgram>,
+    /// Whom its ingress's plane knows.
+    pub known: Known,
     /// Its traffic manager answers.
     pub is_ready: bool,
     pub ingress_pid: Option<u32>,
@@ -240,6 +251,7 @@ pub enum FromIngress {
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct IngressReport {
     pub program: Option<AttachedProgram>,
+    pub known: Known,
     pub pid: u32,
     pub counters: BTreeMap<String, u64>,
     pub at_us: u64,

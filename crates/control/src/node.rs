@@ -44,7 +44,7 @@ use crate::link::{self, Address, LinkEvent};
 use crate::message::{
     CONTROLLER_NODE, FromIngress, FromNode, IngressReport, NODE_GUEST, Orders, ToIngress, ToNode,
 };
-use crate::plane::{DirectorPlane, Way};
+use crate::plane::{DirectorPlane, Unstored, Way};
 use crate::{clock, file};
 use guests::{GuestPlan, GuestRunner, Running};
 use managers::{ManagerControl, ManagerPlan, ManagerState};
@@ -54,6 +54,8 @@ use ways::Underlay;
 const REPORT_EVERY: Duration = Duration::from_millis(500);
 /// Events that wait for the loop: a table's messages for some guests, and datagrams of a second.
 const EVENTS_MAX: usize = 4_096;
+/// Events that are taken before the clock is looked at again: some milliseconds' worth.
+const EVENTS_TOGETHER: usize = 32;
 /// Where guests' ingresses find their agent, within the run folder.
 pub const GUEST_SOCKET: &str = "guests.sock";
 
@@ -125,7 +127,9 @@ pub(crate) enum Event {
 pub(crate) enum Done {
     SetUp(DirectorId, crate::plane::Result<Vec<Row>>),
     Stored(Ticket, crate::plane::Result<()>),
-    Changed(&'static str, crate::plane::Result<()>),
+    Ways(crate::plane::Result<BTreeSet<GuestSlot>>),
+    Members(crate::plane::Result<BTreeSet<IpAddr>>),
+    Ports(crate::plane::Result<()>),
     Replaced(u64, crate::plane::Result<()>),
     Left(crate::plane::Result<()>),
 }
@@ -134,7 +138,7 @@ enum Work {
     SetUp(DirectorId, crate::message::Cluster),
     Store(Ticket, Vec<(Bucket, Row)>),
     Ways(BTreeMap<GuestSlot, Way>),
-    Members(Vec<IpAddr>),
+    Members(BTreeSet<IpAddr>),
     Ports(BTreeMap<u32, IpAddr>),
     Replace(u64),
     Leave,
@@ -178,6 +182,8 @@ pub struct Node {
     known_ways: BTreeMap<IpAddr, Way>,
     /// What the plane was last told, so that it is told only of changes.
     told: Told,
+    /// What the plane has taken.
+    taken: Taken,
     /// Where each guest asks from, and when it last asked, by its own clock.
     askers: BTreeMap<GuestSlot, (SocketAddr, Time)>,
     deaths: death::Deaths,
@@ -195,6 +201,14 @@ struct Told {
     members: BTreeSet<IpAddr>,
     ports: BTreeMap<u32, IpAddr>,
     cluster: Option<(DirectorId, crate::message::Cluster)>,
+}
+
+#[derive(Default)]
+struct Taken {
+    /// Guests that the director has a way to.
+    ways: BTreeSet<GuestSlot>,
+    /// Who may send encapsulated packets to this node.
+    members: BTreeSet<IpAddr>,
 }
 
 impl std::fmt::Debug for Node {
@@ -256,6 +270,7 @@ impl Node {
             manager_states: BTreeMap::new(),
             known_ways: BTreeMap::new(),
             told: Told::default(),
+            taken: Taken::default(),
             askers: BTreeMap::new(),
             deaths: death::Deaths::default(),
             bpf_generation: 0,
@@ -289,6 +304,14 @@ impl Node {
                 Ok(Event::Stop) | Err(RecvTimeoutError::Disconnected) => return Ended::Stopped,
                 Ok(event) => self.handle(event),
                 Err(RecvTimeoutError::Timeout) => {}
+            }
+            // What has come meanwhile is known before the clock is looked at.
+            for _ in 0..EVENTS_TOGETHER {
+                match self.events.try_recv() {
+                    Ok(Event::Stop) => return Ended::Stopped,
+                    Ok(event) => self.handle(event),
+                    Err(_) => break,
+                }
             }
             self.tick();
             if self.has_left && self.controller.is_some() {
@@ -418,7 +441,8 @@ impl Node {
                         }
                     }
                     FromIngress::Report(report) => {
-                        let is_news = guest.report.bpf_generation != report.bpf_generation
+                        let is_news = guest.report.known != report.known
+                            || guest.report.bpf_generation != report.bpf_generation
                             || guest.report.program != report.program
                             || guest.report.fault != report.fault;
                         guest.report = report;
@@ -457,7 +481,15 @@ impl Node {
                 self.report_due = Instant::now();
             }
             Done::Stored(ticket, Ok(())) => self.feed(Input::Stored { ticket }),
-            Done::Changed(_, Ok(())) => {}
+            Done::Ways(Ok(ways)) => {
+                self.taken.ways = ways;
+                self.report_due = Instant::now();
+            }
+            Done::Members(Ok(members)) => {
+                self.taken.members = members;
+                self.report_due = Instant::now();
+            }
+            Done::Ports(Ok(())) => {}
             Done::Replaced(generation, result) => {
                 self.replacing = false;
                 self.bpf_generation = generation;
@@ -478,15 +510,19 @@ impl Node {
                 self.failed("director", &error.to_string());
             }
             Done::Stored(_, Err(error)) => self.failed("rows", &error.to_string()),
-            Done::Changed(what, Err(error)) => {
-                self.failed(what, &error.to_string());
-                // Told again with the next look at guests.
-                self.told = Told {
-                    cluster: self.told.cluster.take(),
-                    ..Told::default()
-                };
-            }
+            Done::Ways(Err(error)) => self.tell_again("ways", &error),
+            Done::Members(Err(error)) => self.tell_again("members", &error),
+            Done::Ports(Err(error)) => self.tell_again("ports", &error),
         }
+    }
+
+    /// The plane did not take what it was told: it is told again with the next look at guests.
+    fn tell_again(&mut self, what: &str, error: &crate::plane::PlaneError) {
+        self.failed(what, &error.to_string());
+        self.told = Told {
+            cluster: self.told.cluster.take(),
+            ..Told::default()
+        };
     }
 
     fn failed(&mut self, what: &str, error: &str) {
@@ -503,11 +539,11 @@ impl Node {
             return;
         }
         self.seal = Some(Seal::new(orders.cluster.key));
-        self.orders = Some(orders);
         let kept = Kept {
             kernel: self.options.kernel,
-            orders: self.orders.clone().expect("set a line above"),
+            orders: orders.clone(),
         };
+        self.orders = Some(orders);
         if let Err(error) = file::write_json(&self.file("orders.json"), &kept) {
             tracing::warn!(%error, "cannot keep the orders in a file");
         }
@@ -622,16 +658,25 @@ fn receive(socket: UdpSocket, events: SyncSender<Event>) {
 
 /// The worker: what may block, in order.
 fn do_work(plane: &dyn DirectorPlane, work: &Receiver<Work>, events: &SyncSender<Event>) {
+    let mut unstored = Unstored::default();
     while let Ok(work) = work.recv() {
         let done = match work {
             Work::SetUp(director, cluster) => Done::SetUp(
                 director,
                 plane.set_up(director, &cluster).map(|()| plane.rows()),
             ),
-            Work::Store(ticket, rows) => Done::Stored(ticket, plane.store(&rows)),
-            Work::Ways(ways) => Done::Changed("ways", plane.set_ways(&ways)),
-            Work::Members(members) => Done::Changed("members", plane.set_members(&members)),
-            Work::Ports(ports) => Done::Changed("ports", plane.set_ports(&ports)),
+            Work::Store(ticket, rows) => {
+                Done::Stored(ticket, unstored.store(rows, |rows| plane.store(rows)))
+            }
+            Work::Ways(ways) => {
+                let slots = ways.keys().copied().collect();
+                Done::Ways(plane.set_ways(&ways).map(|()| slots))
+            }
+            Work::Members(members) => {
+                let list: Vec<IpAddr> = members.iter().copied().collect();
+                Done::Members(plane.set_members(&list).map(|()| members))
+            }
+            Work::Ports(ports) => Done::Ports(plane.set_ports(&ports)),
             Work::Replace(generation) => Done::Replaced(generation, plane.replace()),
             Work::Leave => Done::Left(plane.leave()),
         };

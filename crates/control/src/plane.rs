@@ -20,6 +20,28 @@ pub struct PlaneError(pub String);
 /// What a plane call returns.
 pub type Result<T> = std::result::Result<T, PlaneError>;
 
+/// Rows that a plane failed to store: they go into it with the next ones, since whoever offers them
+/// again offers nothing new.
+#[derive(Debug, Default)]
+pub(crate) struct Unstored(Vec<(Bucket, Row)>);
+
+impl Unstored {
+    /// Stores rows, and before them what could not be stored until now.
+    pub(crate) fn store(
+        &mut self,
+        rows: Vec<(Bucket, Row)>,
+        store: impl FnOnce(&[(Bucket, Row)]) -> Result<()>,
+    ) -> Result<()> {
+        let mut all = std::mem::take(&mut self.0);
+        all.extend(rows);
+        let result = store(&all);
+        if result.is_err() {
+            self.0 = all;
+        }
+        result
+    }
+}
+
 /// How a director reaches a guest.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Way {

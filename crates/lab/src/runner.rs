@@ -495,6 +495,7 @@ impl<'a> Runner<'a> {
             node,
         )?;
         self.settle(deadline)?;
+        self.cluster.await_joined(node)?;
         self.world.announce(node)
     }
 

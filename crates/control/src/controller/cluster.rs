@@ -45,6 +45,14 @@ pub struct View<'a> {
     pub table: &'a Status,
     /// By node; only of nodes that are linked.
     pub reports: BTreeMap<&'a str, &'a NodeReport>,
+    pub strangers: Strangers,
+}
+
+/// Guests and nodes that others do not know yet, with one of these.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Strangers {
+    pub guests: BTreeMap<String, String>,
+    pub nodes: BTreeMap<String, String>,
 }
 
 impl View<'_> {
@@ -154,6 +162,7 @@ pub fn order(records: &mut Records, view: &View<'_>, order: Order) -> Result<Str
                 kernel: None,
                 address: None,
                 is_directing: false,
+                is_joined: false,
                 release: None,
             };
             records.nodes.insert(node, record);
@@ -432,29 +441,15 @@ fn step(records: &mut Records, view: &View<'_>, change: &ChangeRecord, is_late: 
             }
         }
         Subject::Order(order) => match order {
-            Order::AddNode { node } => {
-                let is_directing = records
-                    .nodes
-                    .get(node)
-                    .is_some_and(|node| node.is_directing);
-                let waits_for_it = view.table.waits.iter().any(|wait| {
-                    let own = records.nodes.get(node).map(|node| node.director);
-                    matches!(wait.object, Some(hitless_core::table::message::Party::Director(id)) if Some(id) == own)
-                });
-                done_if(is_directing && !waits_for_it)
-            }
+            Order::AddNode { node } => done_if(is_joined(records, node)),
             Order::DrainNode { node, .. } => {
                 done_if(drain_guests_of(records, view, node, false, is_late))
             }
             Order::RemoveNode { node, .. } => remove_node(records, view, node, is_late),
             Order::UndrainNode { node } => {
-                let is_directing = records
-                    .nodes
-                    .get(node)
-                    .is_some_and(|node| node.is_directing);
                 let guests = guests_of(records, node);
                 done_if(
-                    is_directing
+                    is_joined(records, node)
                         && guests
                             .iter()
                             .all(|guest| serves(records, view, guest, &change.name)),
@@ -483,6 +478,10 @@ fn step(records: &mut Records, view: &View<'_>, change: &ChangeRecord, is_late: 
             }
         },
     }
+}
+
+fn is_joined(records: &Records, node: &str) -> bool {
+    records.nodes.get(node).is_some_and(|node| node.is_joined)
 }
 
 /// Guests that have a kernel and shall keep it.
@@ -758,6 +757,16 @@ pub fn waits(records: &Records, view: &View<'_>, change: &ChangeRecord) -> Vec<W
         ));
     }
     match &change.subject {
+        Subject::Order(Order::AddNode { node } | Order::UndrainNode { node }) => {
+            let is_linked = view.reports.contains_key(node.as_str());
+            if is_linked && !is_joined(records, node) {
+                let text = match view.strangers.nodes.get(node.as_str()) {
+                    Some(missing) => format!("{missing} and its director know each other"),
+                    None => "its director has all rows".to_owned(),
+                };
+                waits.push(wait(WaitCode::NotKnown, node, &text));
+            }
+        }
         Subject::Order(Order::AddGuest { guest, .. } | Order::UndrainGuest { guest }) => {
             if !view
                 .report(records, guest)
@@ -777,6 +786,9 @@ pub fn waits(records: &Records, view: &View<'_>, change: &ChangeRecord) -> Vec<W
                     guest,
                     "its ingress links to its agent",
                 ));
+            } else if let Some(missing) = view.strangers.guests.get(guest.as_str()) {
+                let text = format!("it and {missing} know each other");
+                waits.push(wait(WaitCode::NotKnown, guest, &text));
             }
         }
         Subject::Order(Order::DrainGuest { guest, .. }) => {

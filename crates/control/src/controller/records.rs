@@ -67,6 +67,9 @@ pub struct NodeRecord {
     pub address: Option<IpAddr>,
     /// Whether its director has taken up its work: its acknowledgements count then.
     pub is_directing: bool,
+    /// Whether its director has had a row of every bucket, and all who may have to take packets from
+    /// it or send to it know it: it may be given traffic.
+    pub is_joined: bool,
     pub release: Option<String>,
 }
 

@@ -67,14 +67,6 @@ impl Controller {
         }
     }
 
-    fn view(&self) -> View<'_> {
-        View {
-            now_us: clock::wall_us(),
-            table: &self.status,
-            reports: self.reports(),
-        }
-    }
-
     fn list<T>(&self, items: impl FnOnce(&View<'_>) -> Vec<T>) -> List<T> {
         List {
             revision: self.options.store.revision().0,
@@ -229,7 +221,7 @@ impl Controller {
                 NodeWanted::Leave => NodePhase::Leaving,
                 NodeWanted::Drain if is_empty => NodePhase::Drained,
                 NodeWanted::Drain => NodePhase::Draining,
-                NodeWanted::Member if node.is_directing && report.is_some() => NodePhase::Joined,
+                NodeWanted::Member if node.is_joined && report.is_some() => NodePhase::Joined,
                 NodeWanted::Member => NodePhase::Expected,
             },
             admin: if node.wanted == NodeWanted::Member {

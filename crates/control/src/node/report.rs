@@ -1,11 +1,13 @@
 //! What a node says of itself and of its guests.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::time::Instant;
 
 use super::guests::Running;
 use super::{GuestLink, Node, REPORT_EVERY};
 use crate::clock;
-use crate::message::{FromNode, GuestReport, NodeReport};
+use crate::message::{FromNode, GuestReport, Known, NodeReport};
 
 impl Node {
     pub(super) fn report(&mut self) {
@@ -30,6 +32,7 @@ impl Node {
             address: Some(self.options.address),
             is_complete: self.running.is_some(),
             director: self.plane.program(),
+            known: self.known(),
             guests: guests.collect(),
             counters: self.plane.counters(),
             at_us: clock::wall_us(),
@@ -38,6 +41,31 @@ impl Node {
             faults,
         };
         self.say(FromNode::Report(Box::new(report)));
+    }
+
+    /// Whom the director's plane sends to, and takes packets from.
+    fn known(&self) -> Known {
+        let Some(orders) = &self.orders else {
+            return Known::default();
+        };
+        let local: BTreeSet<IpAddr> = self
+            .running
+            .iter()
+            .flat_map(|running| running.values())
+            .flat_map(|guest| guest.addresses.iter().copied())
+            .chain([self.options.address])
+            .collect();
+        let is_member =
+            |address: &IpAddr| self.taken.members.contains(address) || local.contains(address);
+        let peers = orders.peers.iter().filter(|peer| {
+            self.taken.ways.contains(&peer.slot) && peer.addresses.iter().all(is_member)
+        });
+        let directors = orders.directors.iter();
+        let directors = directors.filter(|(_, address)| is_member(address));
+        Known {
+            guests: peers.map(|peer| peer.slot).collect(),
+            directors: directors.map(|(director, _)| *director).collect(),
+        }
     }
 
     fn guest_report(&self, guest: &Running) -> GuestReport {
@@ -54,6 +82,7 @@ impl Node {
             addresses: guest.addresses.clone(),
             is_linked: link.is_some_and(|link| link.ready.is_some()),
             ingress: ingress.program,
+            known: ingress.known,
             is_ready: manager.program.is_some(),
             ingress_pid: guest.ingress_pid,
             keeper_pid: guest.keeper_pid,

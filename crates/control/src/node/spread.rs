@@ -57,9 +57,7 @@ impl Node {
                 self.told.ways = ways;
             }
             if self.told.members != members {
-                let _ = self
-                    .worker
-                    .send(Work::Members(members.iter().copied().collect()));
+                let _ = self.worker.send(Work::Members(members.clone()));
                 self.told.members = members;
             }
             if self.told.ports != ports {

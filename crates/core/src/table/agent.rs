@@ -282,7 +282,8 @@ impl Agent {
             let believed_dead = &self.believed_dead;
             let alive = self.heard.iter_mut();
             for (_, heard) in alive.filter(|(slot, _)| !believed_dead.contains(slot)) {
-                *heard = heard.after_us(late);
+                // And then it takes a while to read what has come meanwhile.
+                *heard = heard.after_us(late + STARVED_AFTER_US);
             }
         }
     }
@@ -308,7 +309,8 @@ impl Agent {
         if now >= self.silent_due && !self.heard.is_empty() {
             self.silent_due = now.after_us(SILENT_EVERY_US);
             let silent = self.believed_dead.difference(&self.departed);
-            let guests = silent.copied().collect();
+            let since = |slot: &GuestSlot| self.heard.get(slot).map_or(0, |at| now.since_us(*at));
+            let guests = silent.map(|slot| (*slot, since(slot))).collect();
             self.actions
                 .push_back(Action::Send(FromAgent::Silent { guests }));
         }

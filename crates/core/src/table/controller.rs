@@ -35,7 +35,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
-use crate::assign::Unit;
+use crate::assign::{Candidate, Unit};
 use crate::row::{BUCKETS, Bucket, GuestSlot};
 use crate::rules::Rules;
 use crate::table::bits::Bits;
@@ -44,7 +44,7 @@ use crate::table::controller::progress::Progress;
 use crate::table::message::{
     DirectorId, FromAgent, FromGuest, Generation, Party, ToAgent, ToGuest,
 };
-use crate::table::step::{Entry, Stage, Standing, Wait};
+use crate::table::step::{Entry, Stage, Standing, Wait, owes};
 use crate::time::Time;
 
 mod decide;
@@ -63,6 +63,12 @@ pub const OFFER_AGAIN_US: u64 = 1_000_000;
 pub const SUSPECT_AFTER_US: u64 = 400_000;
 /// An agent whose last word is older has no say in who is silent.
 pub const AGENT_HEARD_WITHIN_US: u64 = 500_000;
+/// A suspect is trusted again when an agent has heard it all this time; twice as long each time
+/// that it was a suspect again within [`CALM_AFTER_US`], up to 8 times: a guest on a starved machine
+/// does not go back and forth, each time with the rows of all its buckets.
+pub const HEARD_FOR_US: u64 = 500_000;
+/// See [`HEARD_FOR_US`].
+pub const CALM_AFTER_US: u64 = 60_000_000;
 /// A guest that is suspect for this long gets its buckets' wishes taken away.
 pub const SUSPECT_REPLAN_AFTER_US: u64 = 10_000_000;
 /// A director that is no longer listed but stamped within this time blocks settling.
@@ -123,6 +129,9 @@ pub struct GuestRecord {
     /// Which boot of the guest's kernel this is: a namespace or VM that is made anew has another.
     pub boot: u64,
     pub state: State,
+    /// Everybody who may have to send to it knows how: see [`Input::Reachable`]. Until then no row
+    /// names it.
+    pub is_known: bool,
 }
 
 /// What is stored of a guest's standing.
@@ -157,6 +166,12 @@ pub enum Input {
     Booted {
         name: String,
         boot: u64,
+    },
+    /// All directors and all guests that serve know how to reach these, and these know how to reach
+    /// all guests that serve. What was once so stays so, since only those that are told of all
+    /// guests are sent rows, or announced, later.
+    Reachable {
+        slots: BTreeSet<GuestSlot>,
     },
     /// This kernel is known to be destroyed.
     Destroyed {
@@ -218,9 +233,11 @@ pub struct Status {
 pub struct GuestStatus {
     pub name: String,
     pub standing: Standing,
+    /// Whether everybody knows how to reach it.
+    pub is_known: bool,
     /// Buckets that it leads.
     pub leads: usize,
-    /// Buckets whose row names it.
+    /// Buckets whose row names it, or named it and not all have acknowledged the next one.
     pub named: usize,
     /// Live connections, by its last report. None: no report yet.
     pub connections: Option<u64>,
@@ -263,8 +280,10 @@ pub struct Controller {
     inventory: Inventory,
     /// Buckets whose next row is to be looked for.
     todo: Bits,
-    /// Wishes are to be planned anew.
+    /// Something came that wishes may depend on.
     must_replan: bool,
+    /// What the wishes were last planned from. None: not yet, of the table as it was loaded.
+    planned: Option<Planned>,
     /// What each bucket waits for, and since when anything waits for that.
     waiting: Vec<Option<Wait>>,
     waits: BTreeMap<Wait, (usize, Time)>,
@@ -272,6 +291,13 @@ pub struct Controller {
     nobody_since: Option<Time>,
     offer_again: Time,
     last_now: Time,
+}
+
+/// What wishes follow from, beside the wishes before.
+#[derive(PartialEq, Eq, Debug)]
+struct Planned {
+    candidates: BTreeMap<GuestSlot, Candidate>,
+    unit: Unit,
 }
 
 /// What the machine is about with the store.
@@ -304,6 +330,7 @@ impl Controller {
             inventory: Inventory::default(),
             todo: Bits::default(),
             must_replan: true,
+            planned: None,
             waiting: Vec::new(),
             waits: BTreeMap::new(),
             nobody_since: None,
@@ -312,21 +339,36 @@ impl Controller {
         }
     }
 
-    /// Takes what happened.
+    /// Takes what happened, and decides.
     pub fn handle(&mut self, now: Time, input: Input) {
+        self.hear(now, input);
+        self.conclude(now);
+    }
+
+    /// Notes what happened. Decides nothing: what came together is decided on together, by one
+    /// [`Self::conclude`] for all of it.
+    pub fn hear(&mut self, now: Time, input: Input) {
         match input {
             Input::Loaded(content) => self.loaded(content),
             Input::Written => self.written(),
             Input::Conflict => self.reload(),
             Input::Policy(policy) => {
+                let has_other_directors = self
+                    .inventory
+                    .policy
+                    .as_ref()
+                    .is_none_or(|old| old.directors != policy.directors);
                 self.inventory.policy = Some(policy);
                 self.must_replan = true;
-                self.recount_all();
-                self.trust_all();
+                if has_other_directors {
+                    self.recount_all();
+                    self.trust_all();
+                }
             }
             Input::Booted { name, boot } => {
                 self.inventory.boots.insert(name, boot);
             }
+            Input::Reachable { slots } => self.inventory.reachable = slots,
             Input::Destroyed { slot } => {
                 self.inventory.destroyed.insert(slot);
                 self.forget_boot(slot);
@@ -348,6 +390,10 @@ impl Controller {
             Input::FromGuest { from, message } => self.hear_guest(now, from, message),
             Input::Tick => {}
         }
+    }
+
+    /// Decides on all that was heard. `now` is not before that of any [`Self::hear`].
+    pub fn conclude(&mut self, now: Time) {
         self.last_now = self.last_now.max(now);
         self.fence(now);
         self.decide(now);
@@ -418,9 +464,10 @@ impl Controller {
         self.progress = Progress::default();
         self.inventory.forget_reports();
         self.must_replan = true;
+        self.planned = None;
         self.recount_all();
         self.trust_all();
-        self.ask_for_reports();
+        self.ask_for_reports(|_| true);
     }
 
     fn written(&mut self) {
@@ -433,10 +480,7 @@ impl Controller {
             self.entries = vec![Entry::default(); BUCKETS];
             self.waiting = vec![None; BUCKETS];
         }
-        let guests_changed = self
-            .header
-            .as_ref()
-            .is_none_or(|old| old.guests != header.guests);
+        let changed = self.changed_guests(&header);
         let trust_changed = self
             .header
             .as_ref()
@@ -449,23 +493,55 @@ impl Controller {
             self.inventory.fence_at = None;
             self.trust_all();
         }
-        if guests_changed || is_first {
-            let header = self.header.as_ref();
-            self.inventory.fenced.retain(|slot| {
-                header.is_some_and(|header| {
-                    header
-                        .guests
-                        .get(slot)
-                        .is_some_and(|record| record.state == State::Suspect)
-                })
-            });
-            // The number of a slot that was retired may be another guest's one day.
-            self.inventory
-                .destroyed
-                .retain(|slot| header.is_some_and(|header| header.guests.contains_key(slot)));
+        if is_first {
             self.recount_all();
-            self.ask_for_reports();
         }
+        self.revise_standing(&changed);
+    }
+
+    /// Guests whose record is another than in `new`, with their standing until now.
+    fn changed_guests(&self, new: &Header) -> BTreeMap<GuestSlot, Standing> {
+        let nobody = BTreeMap::new();
+        let old = self.header.as_ref().map_or(&nobody, |old| &old.guests);
+        let state = |guests: &BTreeMap<GuestSlot, GuestRecord>, slot| {
+            guests.get(slot).map(|record: &GuestRecord| record.state)
+        };
+        old.keys()
+            .chain(new.guests.keys())
+            .filter(|slot| state(old, slot) != state(&new.guests, slot))
+            .map(|slot| (*slot, self.standing(*slot)))
+            .collect()
+    }
+
+    /// Guests have another standing than `before`: who owes an acknowledgement, and which row comes
+    /// next, may be another in the buckets that this touches.
+    fn revise_standing(&mut self, before: &BTreeMap<GuestSlot, Standing>) {
+        if before.is_empty() {
+            return;
+        }
+        let Some(header) = &self.header else { return };
+        let state = |slot: &GuestSlot| header.guests.get(slot).map(|record| record.state);
+        self.inventory
+            .fenced
+            .retain(|slot| state(slot) == Some(State::Suspect));
+        // The number of a slot that was retired may be another guest's one day.
+        self.inventory
+            .destroyed
+            .retain(|slot| header.guests.contains_key(slot));
+        let parties: BTreeSet<Party> = self.parties().into_iter().collect();
+        self.progress.keep_only(&parties);
+        let changed: Vec<(GuestSlot, Standing, Standing)> = before
+            .iter()
+            .map(|(slot, was)| (*slot, *was, self.standing(*slot)))
+            .collect();
+        self.recount_where(|rules, entry| {
+            changed.iter().any(|(slot, was, is)| {
+                entry.row.contains(*slot)
+                    || entry.before.contains(*slot)
+                    || owes(rules, entry, *slot, *was) != owes(rules, entry, *slot, *is)
+            })
+        });
+        self.ask_for_reports(|slot| before.contains_key(&slot));
     }
 
     /// A kernel that was destroyed is not given another slot when its own is retired.

@@ -42,6 +42,9 @@ pub const LEASE_REQUEST_EVERY_US: u64 = 20_000;
 /// seen twice a second.
 pub const COUNT_EVERY_US: u64 = 500_000;
 
+/// A count that failed is begun again after this.
+pub const COUNT_AGAIN_US: u64 = 100_000;
+
 /// Every so many reports one is full, so that a lost one is made good within ten seconds.
 pub const FULL_REPORT_EVERY: u64 = 20;
 
@@ -65,6 +68,8 @@ pub enum Input {
         live: Vec<(Bucket, u32)>,
         connections: u64,
     },
+    /// The count of this ticket failed. Another is begun a little later.
+    CountFailed { ticket: Ticket },
     /// A director's agent answers.
     Grant(LeaseGrant),
     /// The program saw stamps of these directors since it was last asked.
@@ -122,6 +127,8 @@ pub struct Guest {
     /// The count under way.
     counting: Option<Ticket>,
     count_due: Time,
+    /// The last count failed: the next waits until it is due, though somebody waits for it.
+    count_failed: bool,
     /// What the controller was last told, of buckets that this guest does not lead. None: nothing
     /// yet.
     reported: Option<BTreeMap<Bucket, u32>>,
@@ -159,6 +166,7 @@ impl Guest {
             leaving: BTreeMap::new(),
             counting: None,
             count_due: Time(0),
+            count_failed: false,
             reported: None,
             owed: BTreeSet::new(),
             connections: None,
@@ -188,6 +196,13 @@ impl Guest {
                 connections,
             } => {
                 self.counted(now, ticket, live, connections);
+            }
+            Input::CountFailed { ticket } => {
+                if self.counting == Some(ticket) {
+                    self.counting = None;
+                    self.count_due = now.after_us(COUNT_AGAIN_US);
+                    self.count_failed = true;
+                }
             }
             Input::Grant(grant) => self.granted(now, grant),
             Input::Stamps { directors } => self.stamps(directors),
@@ -399,7 +414,9 @@ impl Guest {
 
     /// Begins a count if somebody waits for one, or it is time.
     fn count(&mut self, now: Time) {
-        if self.counting.is_none() && (!self.leaving.is_empty() || now >= self.count_due) {
+        let is_asked = !self.leaving.is_empty() && !self.count_failed;
+        if self.counting.is_none() && (is_asked || now >= self.count_due) {
+            self.count_failed = false;
             let ticket = self.ticket();
             self.counting = Some(ticket);
             self.actions.push_back(Action::Count { ticket });

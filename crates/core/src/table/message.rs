@@ -58,8 +58,9 @@ pub enum FromAgent {
     Applied { rows: Vec<(Bucket, Sequence)> },
     /// Since now no lease is renewed but by trust of this generation.
     Trusting { generation: Generation },
-    /// Whom this agent heard no lease request from lately; sent regularly, though it be nobody.
-    Silent { guests: Vec<GuestSlot> },
+    /// Whom this agent heard no lease request from lately, and for how many microseconds, by its
+    /// own clock; sent regularly, though it be nobody.
+    Silent { guests: Vec<(GuestSlot, u64)> },
 }
 
 /// Controller to a guest.

@@ -65,6 +65,7 @@ fn an_agent_that_was_starved_calls_nobody_silent_for_that() {
     is_renewed(&mut agent, Time(1_000), 1);
     is_renewed(&mut agent, Time(1_000), 2);
     // It is run a second late, by a tick, while requests wait to be read.
+    agent.handle(Time(SILENT_EVERY_US), Input::Tick);
     let late = 1_001_000;
     agent.handle(Time(late), Input::Tick);
     assert!(agent.status().believed_dead.is_empty());
@@ -118,8 +119,9 @@ fn who_was_seen_to_end_is_believed_dead_at_once_until_it_asks() {
     agent.handle(Time(second + 1), Input::SeenDead { guests });
     let actions: Vec<_> = std::iter::from_fn(|| agent.poll_action()).collect();
     let dead = vec![slot(2)];
-    assert!(actions.contains(&Action::Believe { dead: dead.clone() }));
-    assert!(actions.contains(&Action::Send(FromAgent::Silent { guests: dead })));
+    assert!(actions.contains(&Action::Believe { dead }));
+    let guests = vec![(slot(2), BELIEVE_DEAD_AFTER_US)];
+    assert!(actions.contains(&Action::Send(FromAgent::Silent { guests })));
     // It was a false alarm.
     assert!(is_renewed(&mut agent, Time(second + 2), 2));
     assert!(agent.status().believed_dead.is_empty());

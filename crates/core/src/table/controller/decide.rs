@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    Action, Controller, GuestRecord, Header, OFFER_AGAIN_US, PAGE_BUCKETS, Page, SCHEMA, State,
-    Store, Wanted, page_of,
+    Action, Controller, GuestRecord, Header, OFFER_AGAIN_US, PAGE_BUCKETS, Page, Planned, Policy,
+    SCHEMA, State, Store, Wanted, page_of,
 };
 use crate::assign::{Candidate, assign};
 use crate::row::{BUCKETS, Bucket, GuestSlot, Row};
@@ -93,12 +93,17 @@ impl Controller {
             book_in(&self.rules, &mut header, name, *boot);
         }
         for (slot, record) in &mut header.guests {
-            let is_suspect = self.inventory.is_suspect(*slot, now);
             let has_newest_rows = self.progress.has_all(Party::Guest(*slot));
+            record.is_known |= self.inventory.reachable.contains(slot);
             match record.state {
                 _ if self.inventory.destroyed.contains(slot) => record.state = State::Gone,
-                State::Serving if is_suspect => record.state = State::Suspect,
-                State::Suspect if !is_suspect && may_trust_again(&self.rules, has_newest_rows) => {
+                State::Serving if self.inventory.is_suspect(*slot) => {
+                    record.state = State::Suspect;
+                }
+                State::Suspect
+                    if self.inventory.is_calm(*slot, now)
+                        && may_trust_again(&self.rules, has_newest_rows) =>
+                {
                     record.state = State::Serving;
                 }
                 State::Serving | State::Suspect | State::Gone => {}
@@ -123,33 +128,48 @@ impl Controller {
         header
     }
 
-    /// Entries whose wish changes, or all of them with their first rows.
+    /// Guests that may be given buckets, or that have some and shall be rid of them.
+    fn candidates(
+        &self,
+        header: &Header,
+        policy: &Policy,
+        now: Time,
+    ) -> BTreeMap<GuestSlot, Candidate> {
+        let is_candidate = |slot: GuestSlot, record: &GuestRecord| {
+            record.state != State::Gone
+                && record.is_known
+                && !self.inventory.is_suspect_for_long(slot, now)
+        };
+        let candidate = |record: &GuestRecord| {
+            let wanted = policy.guests.get(&record.name)?;
+            let weight = match wanted.wanted {
+                Wanted::Serve => wanted.weight,
+                Wanted::Drain => 0,
+            };
+            let node = wanted.node.clone();
+            Some(Candidate { weight, node })
+        };
+        header
+            .guests
+            .iter()
+            .filter(|(slot, record)| is_candidate(**slot, record))
+            .filter_map(|(slot, record)| Some((*slot, candidate(record)?)))
+            .collect()
+    }
+
+    /// Entries whose wish changes, or all of them with their first rows. None if nothing changed that
+    /// wishes follow from: a suspicion does not, before it is an old one.
     fn replanned(&mut self, header: &Header, now: Time) -> Vec<(usize, Entry)> {
         let Some(policy) = &self.inventory.policy else {
             return Vec::new();
         };
-        let candidates: BTreeMap<GuestSlot, Candidate> = header
-            .guests
-            .iter()
-            .filter(|(slot, record)| {
-                record.state != State::Gone && !self.inventory.is_suspect_for_long(**slot, now)
-            })
-            .filter_map(|(slot, record)| {
-                let wanted = policy.guests.get(&record.name)?;
-                let weight = if wanted.wanted == Wanted::Serve {
-                    wanted.weight
-                } else {
-                    0
-                };
-                Some((
-                    *slot,
-                    Candidate {
-                        weight,
-                        node: wanted.node.clone(),
-                    },
-                ))
-            })
-            .collect();
+        let candidates = self.candidates(header, policy, now);
+        let unit = policy.unit;
+        let planned = Planned { candidates, unit };
+        if self.planned.as_ref() == Some(&planned) {
+            return Vec::new();
+        }
+        let candidates = &self.planned.insert(planned).candidates;
         let has_anybody = candidates.values().any(|candidate| candidate.weight > 0);
         self.nobody_since = match (has_anybody, self.nobody_since) {
             (true, _) => None,
@@ -160,9 +180,7 @@ impl Controller {
             return Vec::new();
         }
         let before: Vec<_> = self.entries.iter().map(|entry| entry.wish).collect();
-        let wishes = assign(&candidates, &before, policy.unit)
-            .into_iter()
-            .enumerate();
+        let wishes = assign(candidates, &before, unit).into_iter().enumerate();
         if self.entries.is_empty() {
             let first = |wish| Entry {
                 row: first_row(wish),
@@ -357,9 +375,10 @@ impl Controller {
         }
     }
 
-    pub(super) fn ask_for_reports(&mut self) {
+    pub(super) fn ask_for_reports(&mut self, is_asked: impl Fn(GuestSlot) -> bool) {
         let Some(header) = &self.header else { return };
-        for to in of_state(header, State::Serving) {
+        let serving = of_state(header, State::Serving).into_iter();
+        for to in serving.filter(|slot| is_asked(*slot)) {
             self.actions.push_back(Action::ToGuest {
                 to,
                 message: ToGuest::Report,
@@ -396,6 +415,7 @@ fn book_in(rules: &Rules, header: &mut Header, name: &str, boot: u64) {
         name: name.to_owned(),
         boot,
         state: State::Serving,
+        is_known: false,
     };
     header.guests.insert(slot, record);
 }

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    AGENT_HEARD_WITHIN_US, Controller, FENCE_AFTER_US, Policy, STRAY_FOR_US, SUSPECT_AFTER_US,
-    SUSPECT_REPLAN_AFTER_US, State,
+    AGENT_HEARD_WITHIN_US, CALM_AFTER_US, Controller, FENCE_AFTER_US, HEARD_FOR_US, Policy,
+    STRAY_FOR_US, SUSPECT_AFTER_US, SUSPECT_REPLAN_AFTER_US, State,
 };
 use crate::row::{Bucket, GuestSlot};
 use crate::table::message::{DirectorId, FromAgent, FromGuest, Generation, Party};
@@ -17,14 +17,16 @@ pub(super) struct Inventory {
     pub(super) policy: Option<Policy>,
     /// The newest boot of each guest's kernel.
     pub(super) boots: BTreeMap<String, u64>,
+    /// Everybody knows how to reach these, as far as was last heard.
+    pub(super) reachable: BTreeSet<GuestSlot>,
     pub(super) destroyed: BTreeSet<GuestSlot>,
     /// Suspected by somebody else than the agents.
     pub(super) suspected: BTreeSet<GuestSlot>,
     agents: BTreeMap<DirectorId, AgentHeard>,
-    /// Since when no agent hears a guest.
-    silent_since: BTreeMap<GuestSlot, Time>,
-    /// Since when a guest is suspect, as far as this controller saw.
-    suspect_since: BTreeMap<GuestSlot, Time>,
+    /// Guests that all agents call silent for [`SUSPECT_AFTER_US`].
+    silent: BTreeSet<GuestSlot>,
+    /// Guests that are suspect or were, as far as this controller saw.
+    suspicions: BTreeMap<GuestSlot, Suspicion>,
     long_suspects: BTreeSet<GuestSlot>,
     /// Suspects whose lease has run out.
     pub(super) fenced: BTreeSet<GuestSlot>,
@@ -41,8 +43,21 @@ pub(super) struct Inventory {
 #[derive(Debug, Default)]
 struct AgentHeard {
     at: Option<Time>,
-    silent: BTreeSet<GuestSlot>,
+    /// For how long, by its clock.
+    silent: BTreeMap<GuestSlot, u64>,
     trusting: Option<Generation>,
+}
+
+/// The course of a guest that is, or was, suspect.
+#[derive(Debug)]
+struct Suspicion {
+    /// None: it is no suspect now.
+    since: Option<Time>,
+    /// Since when nobody has reason to suspect it. None: somebody has.
+    heard_since: Option<Time>,
+    /// How often it became one without [`CALM_AFTER_US`] between.
+    times: u32,
+    ended: Time,
 }
 
 /// What a guest said of buckets that it does not lead.
@@ -57,8 +72,8 @@ impl Inventory {
     /// Forgets what guests and agents said of a table.
     pub(super) fn forget_reports(&mut self) {
         self.agents.clear();
-        self.silent_since.clear();
-        self.suspect_since.clear();
+        self.silent.clear();
+        self.suspicions.clear();
         self.fenced.clear();
         self.fence_at = None;
         self.reports.clear();
@@ -105,24 +120,47 @@ impl Inventory {
     }
 
     /// Whether somebody has reason to think the guest dead.
-    pub(super) fn is_suspect(&self, slot: GuestSlot, now: Time) -> bool {
-        let is_silent = |since: &Time| now.since_us(*since) >= SUSPECT_AFTER_US;
-        self.suspected.contains(&slot) || self.silent_since.get(&slot).is_some_and(is_silent)
+    pub(super) fn is_suspect(&self, slot: GuestSlot) -> bool {
+        self.suspected.contains(&slot) || self.silent.contains(&slot)
     }
 
-    /// Notes who is suspect; whether a suspect has been one for so long that its wishes go to
-    /// others.
+    /// Whether nobody has had reason to think this suspect dead for long enough.
+    pub(super) fn is_calm(&self, slot: GuestSlot, now: Time) -> bool {
+        let due = self.suspicions.get(&slot).and_then(Suspicion::calm_at);
+        due.is_some_and(|due| due <= now)
+    }
+
+    /// Notes who is suspect, and who is heard.
     pub(super) fn note_suspects(&mut self, suspects: &BTreeSet<GuestSlot>, now: Time) {
-        self.suspect_since.retain(|slot, _| suspects.contains(slot));
         for slot in suspects {
-            self.suspect_since.entry(*slot).or_insert(now);
+            let is_suspect = self.is_suspect(*slot);
+            let suspicion = self.suspicions.entry(*slot).or_insert(Suspicion {
+                since: None,
+                heard_since: None,
+                times: 0,
+                ended: now,
+            });
+            if suspicion.since.is_none() {
+                suspicion.since = Some(now);
+                suspicion.times = suspicion.times.saturating_add(1);
+            }
+            suspicion.heard_since = match suspicion.heard_since {
+                _ if is_suspect => None,
+                since => since.or(Some(now)),
+            };
         }
+        self.suspicions.retain(|slot, suspicion| {
+            if !suspects.contains(slot) && suspicion.since.take().is_some() {
+                suspicion.ended = now;
+            }
+            suspicion.since.is_some() || now.since_us(suspicion.ended) < CALM_AFTER_US
+        });
     }
 
     /// Whether the long-time suspects are others than at the last call.
     pub(super) fn has_new_long_suspects(&mut self, now: Time) -> bool {
         let long: BTreeSet<GuestSlot> = self
-            .suspect_since
+            .suspicions
             .keys()
             .filter(|slot| self.is_suspect_for_long(**slot, now))
             .copied()
@@ -133,8 +171,8 @@ impl Inventory {
     }
 
     pub(super) fn is_suspect_for_long(&self, slot: GuestSlot, now: Time) -> bool {
-        let is_long = |since: &Time| now.since_us(*since) >= SUSPECT_REPLAN_AFTER_US;
-        self.suspect_since.get(&slot).is_some_and(is_long)
+        let since = self.suspicions.get(&slot).and_then(|known| known.since);
+        since.is_some_and(|since| now.since_us(since) >= SUSPECT_REPLAN_AFTER_US)
     }
 
     pub(super) fn stray(&self) -> Option<DirectorId> {
@@ -142,35 +180,46 @@ impl Inventory {
     }
 
     pub(super) fn deadline(&self, now: Time) -> Option<Time> {
-        let replan = self
-            .suspect_since
-            .values()
-            .map(|since| since.after_us(SUSPECT_REPLAN_AFTER_US));
+        let suspects = || self.suspicions.values();
+        let replan = suspects()
+            .filter_map(|suspicion| Some(suspicion.since?.after_us(SUSPECT_REPLAN_AFTER_US)));
         let strays = self.strays.values().map(|at| at.after_us(STRAY_FOR_US));
         let later = self.fence_at.into_iter().chain(replan).chain(strays);
+        let later = later.chain(suspects().filter_map(Suspicion::calm_at));
         later.filter(|due| *due > now).min()
     }
 
-    /// Guests that all agents heard lately call silent.
+    /// Guests that all agents heard lately call silent, for long enough by their own clocks: what
+    /// waited for this controller to read it, or its own pauses, makes nobody silent for longer.
     fn revise_silence(&mut self, now: Time) {
         let is_fresh = |agent: &&AgentHeard| {
             agent
                 .at
                 .is_some_and(|at| now.since_us(at) < AGENT_HEARD_WITHIN_US)
         };
-        let mut fresh = self
-            .agents
-            .values()
-            .filter(is_fresh)
-            .map(|agent| &agent.silent);
-        let first = fresh.next().cloned().unwrap_or_default();
-        let silent: BTreeSet<GuestSlot> = fresh.fold(first, |silent, other| {
-            silent.intersection(other).copied().collect()
-        });
-        self.silent_since.retain(|slot, _| silent.contains(slot));
-        for slot in silent {
-            self.silent_since.entry(slot).or_insert(now);
-        }
+        let fresh: Vec<&AgentHeard> = self.agents.values().filter(is_fresh).collect();
+        let Some((first, others)) = fresh.split_first() else {
+            return;
+        };
+        let is_long = |agent: &AgentHeard, slot: &GuestSlot| {
+            let for_us = agent.silent.get(slot);
+            for_us.is_some_and(|us| *us >= SUSPECT_AFTER_US)
+        };
+        let by_first = first.silent.keys().filter(|slot| is_long(first, slot));
+        self.silent = by_first
+            .filter(|slot| others.iter().all(|agent| is_long(agent, slot)))
+            .copied()
+            .collect();
+    }
+}
+
+impl Suspicion {
+    /// When it may be trusted again, if nothing is heard against it until then.
+    fn calm_at(&self) -> Option<Time> {
+        let doublings = self.times.saturating_sub(1).min(3);
+        let is_suspect = self.since.is_some();
+        let since = self.heard_since.filter(|_| is_suspect)?;
+        Some(since.after_us(HEARD_FOR_US << doublings))
     }
 }
 
@@ -345,7 +394,7 @@ impl Controller {
                 }
                 self.trust_all();
             }
-            Party::Guest(_) => self.ask_for_reports(),
+            Party::Guest(slot) => self.ask_for_reports(|asked| asked == slot),
         }
     }
 

@@ -1,12 +1,13 @@
 //! How far each bucket's newest row has come, kept step by step as acknowledgements arrive.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Controller;
 use crate::row::{BUCKETS, Bucket, Sequence};
+use crate::rules::Rules;
 use crate::table::bits::Bits;
 use crate::table::message::Party;
-use crate::table::step::{Stage, owes, stage_of};
+use crate::table::step::{Entry, Stage, owes, stage_of};
 
 /// What was acknowledged and offered of the newest rows.
 #[derive(Debug, Default)]
@@ -25,6 +26,9 @@ pub(super) struct Progress {
 struct Heard {
     acknowledged: Bits,
     offered: Bits,
+    /// Buckets of which it acknowledged any row since its link opened: it has that row, or a newer
+    /// one.
+    has_some: Bits,
 }
 
 impl Progress {
@@ -44,6 +48,18 @@ impl Progress {
         self.parties
             .get(&party)
             .is_some_and(|heard| heard.acknowledged.len() == BUCKETS)
+    }
+
+    /// Whether the party is known to have a row of every bucket, though not the newest of each.
+    pub(super) fn has_some_of_all(&self, party: Party) -> bool {
+        self.parties
+            .get(&party)
+            .is_some_and(|heard| heard.has_some.len() == BUCKETS)
+    }
+
+    /// Forgets parties that are none any more.
+    pub(super) fn keep_only(&mut self, parties: &BTreeSet<Party>) {
+        self.parties.retain(|party, _| parties.contains(party));
     }
 
     pub(super) fn has_open_offers(&self) -> bool {
@@ -97,14 +113,17 @@ impl Controller {
     }
 
     pub(super) fn recount_all(&mut self) {
-        if self.entries.is_empty() {
-            return;
-        }
+        self.recount_where(|_, _| true);
+    }
+
+    /// Recounts buckets, and looks for their next rows.
+    pub(super) fn recount_where(&mut self, is_touched: impl Fn(&Rules, &Entry) -> bool) {
         let parties = self.parties();
         for index in 0..self.entries.len() {
-            self.recount_with(index, &parties);
-            self.todo.set(index);
-            self.progress.dirty.set(index);
+            if is_touched(&self.rules, &self.entries[index]) {
+                self.recount_with(index, &parties);
+                self.todo.set(index);
+            }
         }
     }
 
@@ -152,6 +171,10 @@ impl Controller {
 
     pub(super) fn acknowledged(&mut self, party: Party, rows: &[(Bucket, Sequence)]) {
         let parties = self.parties();
+        let heard = self.progress.parties.entry(party).or_default();
+        for (bucket, _) in rows {
+            heard.has_some.set(usize::from(bucket.0));
+        }
         for (bucket, sequence) in rows {
             let index = usize::from(bucket.0);
             let Some(entry) = self.entries.get(index) else {

@@ -3,9 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use super::{ChangeStatus, Controller, GuestStatus, State, Status, WaitReason, Wanted};
+use super::{ChangeStatus, Controller, GuestStatus, State, Status, Store, WaitReason, Wanted};
 use crate::row::{BUCKETS, GuestSlot};
-use crate::table::message::Party;
+use crate::table::message::{DirectorId, Party};
 use crate::table::step::{Stage, Wait, stage_of};
 
 impl Wait {
@@ -55,6 +55,13 @@ impl Controller {
         }
     }
 
+    /// Whether this director is known to have a row of every bucket, if there are any: packets that
+    /// it gets find one.
+    pub fn directs_all(&self, director: DirectorId) -> bool {
+        let is_empty = !matches!(self.store, Store::Loading) && self.entries.is_empty();
+        is_empty || self.progress.has_some_of_all(Party::Director(director))
+    }
+
     fn guests(&self) -> BTreeMap<GuestSlot, GuestStatus> {
         let guests = self.header.iter().flat_map(|header| &header.guests);
         let mut guests: BTreeMap<GuestSlot, GuestStatus> = guests
@@ -62,6 +69,7 @@ impl Controller {
                 let status = GuestStatus {
                     name: record.name.clone(),
                     standing: self.standing(*slot),
+                    is_known: record.is_known,
                     leads: 0,
                     named: 0,
                     connections: self.inventory.connections(*slot),
@@ -69,11 +77,20 @@ impl Controller {
                 (*slot, status)
             })
             .collect();
-        for entry in &self.entries {
+        for (index, entry) in self.entries.iter().enumerate() {
             for (position, slot) in entry.row.slots().enumerate() {
                 if let Some(guest) = guests.get_mut(&slot) {
                     guest.named += 1;
                     guest.leads += usize::from(position == 0);
+                }
+            }
+            // Not all may have the row by which a guest leaves, and it may yet be withdrawn.
+            if self.progress.under_way.contains(index) {
+                let leavers = entry.before.slots();
+                for slot in leavers.filter(|slot| !entry.row.contains(*slot)) {
+                    if let Some(guest) = guests.get_mut(&slot) {
+                        guest.named += 1;
+                    }
                 }
             }
         }
@@ -151,7 +168,14 @@ impl Controller {
                 let slot = self.slot_of(guest);
                 let left = slot.map_or(0, |slot| self.left_to_do(slot, wanted));
                 let is_planned = !self.must_replan && !self.entries.is_empty();
-                let has_slot = slot.is_some() || wanted == Wanted::Drain;
+                let is_known = |slot| {
+                    self.header
+                        .as_ref()?
+                        .guests
+                        .get(&slot)
+                        .map(|known| known.is_known)
+                };
+                let has_slot = wanted == Wanted::Drain || slot.and_then(is_known) == Some(true);
                 ChangeStatus {
                     name: change.clone(),
                     guest: guest.clone(),

@@ -63,6 +63,14 @@ impl Cluster {
             name: name.to_owned(),
             boot: 1,
         });
+        self.all_reachable();
+    }
+
+    /// Everybody knows how to reach everybody.
+    fn all_reachable(&mut self) {
+        let guests = self.store.iter().flat_map(|(header, _)| &header.guests);
+        let slots = guests.map(|(slot, _)| *slot).collect();
+        self.tell(Input::Reachable { slots });
     }
 
     fn drain(&mut self, name: &str) {
@@ -87,6 +95,7 @@ impl Cluster {
         for (name, boot) in self.boots.clone() {
             self.tell(Input::Booted { name, boot });
         }
+        self.all_reachable();
     }
 
     fn tell(&mut self, input: Input) {
@@ -557,6 +566,7 @@ fn a_reborn_kernel_gets_a_new_slot() {
         name: "a".to_owned(),
         boot: 2,
     });
+    cluster.all_reachable();
     cluster.settle();
     let new = cluster.slot("a");
     assert_ne!(old, new);
@@ -615,4 +625,114 @@ fn lost_messages_only_delay() {
     settles(&mut cluster);
     cluster.assert_agreed();
     assert_eq!(cluster.status().guests[&cluster.slot("a")].named, 0);
+}
+
+#[test]
+fn no_row_names_a_guest_before_everybody_can_reach_it() {
+    let mut cluster = Cluster::new(1);
+    let controller = |cluster: &Cluster| {
+        let controller = cluster.controller.as_ref().unwrap();
+        controller.directs_all(DirectorId(1))
+    };
+    cluster.tell(Input::Policy(cluster.policy.clone()));
+    assert!(controller(&cluster), "there is nothing to know");
+    cluster.add("a", "n1");
+    cluster.settle();
+    assert!(controller(&cluster));
+    let policy = cluster.policy.guests["a"].clone();
+    cluster.policy.guests.insert("b".to_owned(), policy);
+    cluster.boots.insert("b".to_owned(), 1);
+    cluster.tell(Input::Policy(cluster.policy.clone()));
+    let (name, boot) = ("b".to_owned(), 1);
+    cluster.tell(Input::Booted { name, boot });
+    cluster.run(2_000_000);
+    let b = cluster.slot("b");
+    assert_eq!(cluster.status().guests[&b].named, 0);
+    assert!(!cluster.status().guests[&b].is_known);
+    assert!(
+        !cluster
+            .status()
+            .changes
+            .iter()
+            .any(|change| change.guest == "b" && change.is_done)
+    );
+    cluster.all_reachable();
+    // It stays known, whatever is reported later, by this controller and by the next.
+    cluster.tell(Input::Reachable {
+        slots: BTreeSet::new(),
+    });
+    cluster.restart_controller();
+    cluster.settle();
+    assert_eq!(cluster.leads(b), BUCKETS / 2);
+    cluster.tell(Input::Connected(Party::Director(DirectorId(1))));
+    assert!(
+        controller(&cluster),
+        "it is offered all rows, and takes them"
+    );
+}
+
+#[test]
+fn a_guest_that_is_heard_now_and_then_does_not_go_back_and_forth() {
+    let mut cluster = Cluster::new(1);
+    cluster.tell(Input::Policy(cluster.policy.clone()));
+    cluster.add("a", "n1");
+    cluster.add("b", "n2");
+    cluster.settle();
+    let a = cluster.slot("a");
+    let wishes = |cluster: &Cluster| -> Vec<_> {
+        let entries = cluster.entries();
+        entries.iter().map(|entry| entry.wish).collect()
+    };
+    let before = wishes(&cluster);
+    let mut turns = 0;
+    let mut was = Standing::Serving;
+    // Silent for 500 ms of every 3 s.
+    for ms in (0..12_000).step_by(100) {
+        let silent = ms % 3_000 < 500;
+        let guests = vec![(a, if silent { SUSPECT_AFTER_US } else { 0 })];
+        cluster.tell(Input::FromAgent {
+            from: DirectorId(1),
+            message: FromAgent::Silent { guests },
+        });
+        cluster.now = cluster.now.after_us(100_000);
+        cluster.tell(Input::Tick);
+        let standing = cluster.status().guests[&a].standing;
+        let is_suspect = standing != Standing::Serving;
+        turns += u32::from(is_suspect != (was != Standing::Serving));
+        was = standing;
+        assert!(
+            wishes(&cluster) == before,
+            "a suspicion moves no wish at first"
+        );
+    }
+    assert!((3..=7).contains(&turns), "{turns} turns");
+    cluster.run(10_000_000);
+    cluster.settle();
+    assert_eq!(cluster.status().guests[&a].standing, Standing::Serving);
+    assert!(wishes(&cluster) == before);
+}
+
+#[test]
+fn what_comes_together_is_decided_together() {
+    let mut cluster = Cluster::new(1);
+    cluster.tell(Input::Policy(cluster.policy.clone()));
+    cluster.add("a", "n1");
+    cluster.settle();
+    let (writes, now) = (cluster.writes, cluster.now);
+    let controller = cluster.controller.as_mut().unwrap();
+    for number in 0..50 {
+        let name = format!("g{number}");
+        let policy = GuestPolicy {
+            weight: 1,
+            node: "n1".to_owned(),
+            wanted: Wanted::Serve,
+            change: None,
+        };
+        cluster.policy.guests.insert(name.clone(), policy);
+        controller.hear(now, Input::Policy(cluster.policy.clone()));
+        controller.hear(now, Input::Booted { name, boot: 1 });
+    }
+    controller.conclude(now);
+    cluster.pump();
+    assert_eq!(cluster.writes - writes, 1);
 }

@@ -99,3 +99,25 @@ fn a_late_grant_gives_no_longer_lease_and_an_old_row_is_not_taken() {
     }
     assert_eq!(guest.row(Bucket(0)), row(&[2, 1], 8));
 }
+
+#[test]
+fn a_count_that_failed_is_not_the_last() {
+    let mut guest = Guest::new(slot(1), &[]);
+    guest.handle(Time(0), Input::Tick);
+    let Some(Action::Count { ticket }) = actions(&mut guest).pop() else {
+        panic!("it counts at once");
+    };
+    let leaving = vec![(Bucket(9), row(&[2], 4))];
+    let rows = Vec::new();
+    guest.handle(Time(1), Input::Message(ToGuest::Rows { rows, leaving }));
+    let Some(Action::Store { ticket: store, .. }) = actions(&mut guest).pop() else {
+        panic!("the row is stored");
+    };
+    guest.handle(Time(2), Input::Stored { ticket: store });
+    guest.handle(Time(3), Input::CountFailed { ticket });
+    assert_eq!(actions(&mut guest), [], "not at once: it would fail again");
+    guest.handle(Time(3 + COUNT_AGAIN_US), Input::Tick);
+    let again = actions(&mut guest);
+    let counts = |action: &Action| matches!(action, Action::Count { .. });
+    assert!(again.iter().any(counts), "{again:?}");
+}
