@@ -111,10 +111,22 @@ impl Director {
         let was_attached = self.guest_ports.detach(ifindex)?;
         let entries = self.ports.entries()?;
         if let Some((_, port)) = entries.iter().find(|(key, _)| *key == ifindex) {
-            self.members.remove(port.address)?;
+            self.remove_member_here(port.address)?;
         }
         self.ports.remove(ifindex)?;
         Ok(was_attached)
+    }
+
+    /// The guest with this address is no longer behind this node. It stays a member if it is one
+    /// elsewhere by now.
+    fn remove_member_here(&self, address: hl_in6) -> Result<()> {
+        let is_here = |(member, place): &(hl_in6, u32)| {
+            from_in6(*member) == from_in6(address) && *place == abi::MEMBER_HERE as u32
+        };
+        if self.members.entries()?.iter().any(is_here) {
+            self.members.remove(address)?;
+        }
+        Ok(())
     }
 
     pub fn attached_ports(&self) -> Result<Vec<Attached>> {

@@ -729,6 +729,12 @@ fn guest_port_follows_the_table_as_root() {
                 |frame| director.run_port(frame).unwrap(),
                 || director.port_counters().unwrap(),
             );
+            // A guest that went to another node stays a member when its port here goes.
+            director.attach_port(1, &port).unwrap();
+            assert!(!director.members().unwrap().contains(&port.address));
+            director.add_member(port.address).unwrap();
+            director.detach_port(1).unwrap();
+            assert!(director.members().unwrap().contains(&port.address));
         })
         .unwrap();
 }

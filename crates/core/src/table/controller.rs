@@ -446,6 +446,15 @@ impl Controller {
         }
     }
 
+    /// How a guest stands whose acknowledgements may count. None: no row names it before it is known
+    /// to all, so nothing waits for it; it is offered rows, to have them by then.
+    fn owing(&self, slot: GuestSlot) -> Option<Standing> {
+        let guests = self.header.as_ref().map(|header| &header.guests);
+        let record = guests.and_then(|guests| guests.get(&slot));
+        let is_known = record.is_none_or(|record| record.is_known);
+        is_known.then(|| self.standing(slot))
+    }
+
     fn reload(&mut self) {
         self.store = Store::Loading;
         self.actions.push_back(Action::Load);
@@ -499,23 +508,20 @@ impl Controller {
         self.revise_standing(&changed);
     }
 
-    /// Guests whose record is another than in `new`, with their standing until now.
-    fn changed_guests(&self, new: &Header) -> BTreeMap<GuestSlot, Standing> {
+    /// Guests whose record is another than in `new`, with how they stood until now.
+    fn changed_guests(&self, new: &Header) -> BTreeMap<GuestSlot, Option<Standing>> {
         let nobody = BTreeMap::new();
         let old = self.header.as_ref().map_or(&nobody, |old| &old.guests);
-        let state = |guests: &BTreeMap<GuestSlot, GuestRecord>, slot| {
-            guests.get(slot).map(|record: &GuestRecord| record.state)
-        };
         old.keys()
             .chain(new.guests.keys())
-            .filter(|slot| state(old, slot) != state(&new.guests, slot))
-            .map(|slot| (*slot, self.standing(*slot)))
+            .filter(|slot| old.get(slot) != new.guests.get(slot))
+            .map(|slot| (*slot, self.owing(*slot)))
             .collect()
     }
 
     /// Guests have another standing than `before`: who owes an acknowledgement, and which row comes
     /// next, may be another in the buckets that this touches.
-    fn revise_standing(&mut self, before: &BTreeMap<GuestSlot, Standing>) {
+    fn revise_standing(&mut self, before: &BTreeMap<GuestSlot, Option<Standing>>) {
         if before.is_empty() {
             return;
         }
@@ -530,15 +536,16 @@ impl Controller {
             .retain(|slot| header.guests.contains_key(slot));
         let parties: BTreeSet<Party> = self.parties().into_iter().collect();
         self.progress.keep_only(&parties);
-        let changed: Vec<(GuestSlot, Standing, Standing)> = before
+        let changed: Vec<_> = before
             .iter()
-            .map(|(slot, was)| (*slot, *was, self.standing(*slot)))
+            .map(|(slot, was)| (*slot, *was, self.owing(*slot)))
             .collect();
         self.recount_where(|rules, entry| {
             changed.iter().any(|(slot, was, is)| {
-                entry.row.contains(*slot)
-                    || entry.before.contains(*slot)
-                    || owes(rules, entry, *slot, *was) != owes(rules, entry, *slot, *is)
+                let owes = |standing: &Option<Standing>| {
+                    standing.is_some_and(|standing| owes(rules, entry, *slot, standing))
+                };
+                entry.row.contains(*slot) || entry.before.contains(*slot) || owes(was) != owes(is)
             })
         });
         self.ask_for_reports(|slot| before.contains_key(&slot));

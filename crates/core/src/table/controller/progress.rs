@@ -164,7 +164,9 @@ impl Controller {
         match party {
             Party::Director(_) => true,
             Party::Guest(slot) => {
-                owes(&self.rules, &self.entries[index], slot, self.standing(slot))
+                let standing = self.owing(slot);
+                standing
+                    .is_some_and(|standing| owes(&self.rules, &self.entries[index], slot, standing))
             }
         }
     }

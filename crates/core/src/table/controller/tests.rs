@@ -649,6 +649,17 @@ fn no_row_names_a_guest_before_everybody_can_reach_it() {
     let b = cluster.slot("b");
     assert_eq!(cluster.status().guests[&b].named, 0);
     assert!(!cluster.status().guests[&b].is_known);
+    // A guest that nobody knows holds nothing up, though it never answered.
+    cluster.guests.remove(&b);
+    cluster.tell(Input::Connected(Party::Guest(b)));
+    cluster.run(200_000);
+    assert_eq!(
+        cluster.status().unsettled,
+        0,
+        "{:?}",
+        cluster.status().waits
+    );
+    cluster.guests.insert(b, Guest::new(b, &[]));
     assert!(
         !cluster
             .status()
