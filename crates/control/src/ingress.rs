@@ -28,7 +28,7 @@ use crate::message::{
     FromIngress, IngressOrders, IngressReport, Known, NODE_GUEST, Peer, ToIngress,
 };
 use crate::plane::{Count, IngressPlane, Result, Unstored};
-use crate::{clock, file};
+use crate::{clock, file, priority};
 
 /// How often an ingress reports when nothing changes.
 const REPORT_EVERY: Duration = Duration::from_millis(500);
@@ -166,6 +166,7 @@ impl Ingress {
 
     /// Runs until it is told to stop.
     pub fn run(mut self) {
+        priority::raise();
         if let Some(kept) = file::read_json::<IngressOrders>(&self.options.orders_file)
             && kept.boot == self.options.boot
         {
@@ -490,6 +491,7 @@ fn send(link: Option<&link::Sender<FromIngress>>, message: FromGuest) {
 
 /// The worker: what may block, in order.
 fn do_work(plane: &dyn IngressPlane, work: &Receiver<Work>, events: &SyncSender<Event>) {
+    priority::ordinary();
     let mut unstored = Unstored::default();
     while let Ok(work) = work.recv() {
         let event = match work {

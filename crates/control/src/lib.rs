@@ -23,3 +23,4 @@ pub mod message;
 pub mod netns;
 pub mod node;
 pub mod plane;
+mod priority;

@@ -212,8 +212,8 @@ impl GuestRunner for NetnsRunner {
         let guests = self.driver.list().map_err(|error| chain(&error))?;
         let known = guests.iter().find(|guest| guest.spec.name == name);
         if known.is_none() {
-            // The folder of a guest that was here before says nothing of this one.
-            let _ = std::fs::remove_dir_all(&folder.0);
+            // What is left of a guest that was here before is not this one.
+            self.destroy(&plan.name)?;
             std::fs::create_dir_all(&folder.0).map_err(io("make the guest's folder"))?;
             let program = plan
                 .manager

@@ -36,6 +36,7 @@ use hitless_core::table::agent::{Action, Agent, Input, Trust};
 use hitless_core::table::guest::Ticket;
 use hitless_core::table::message::DirectorId;
 use hitless_core::time::Time;
+use rustix::net::RecvFlags;
 
 use crate::lease::{DATAGRAM_BYTES_MAX, Seal};
 use crate::link::hello::Hello;
@@ -45,7 +46,7 @@ use crate::message::{
     CONTROLLER_NODE, FromIngress, FromNode, IngressReport, NODE_GUEST, Orders, ToIngress, ToNode,
 };
 use crate::plane::{DirectorPlane, Unstored, Way};
-use crate::{clock, file};
+use crate::{clock, file, priority};
 use guests::{GuestPlan, GuestRunner, Running};
 use managers::{ManagerControl, ManagerPlan, ManagerState};
 use ways::Underlay;
@@ -56,6 +57,8 @@ const REPORT_EVERY: Duration = Duration::from_millis(500);
 const EVENTS_MAX: usize = 4_096;
 /// Events that are taken before the clock is looked at again: some milliseconds' worth.
 const EVENTS_TOGETHER: usize = 32;
+/// Datagrams that are read at a time: those of 100 ms from some dozens of guests.
+const DATAGRAMS_TOGETHER: usize = 256;
 /// Where guests' ingresses find their agent, within the run folder.
 pub const GUEST_SOCKET: &str = "guests.sock";
 
@@ -289,6 +292,7 @@ impl Node {
 
     /// Runs until it is told to stop, or has left.
     pub fn run(mut self) -> Ended {
+        priority::raise();
         if let Some(kept) = file::read_json::<Kept>(&self.file("orders.json"))
             && kept.kernel == self.options.kernel
         {
@@ -332,10 +336,7 @@ impl Node {
         match event {
             Event::Controller(event) => self.controller_event(event),
             Event::Guest(event) => self.guest_event(event),
-            Event::Datagram(from, bytes) => {
-                self.asked(from, &bytes);
-                self.noticed(from, &bytes);
-            }
+            Event::Datagram(from, bytes) => self.datagram(from, &bytes),
             Event::Plane(done) => self.plane_done(done),
             Event::Guests { running, faults } => {
                 let ifindexes = running.iter().map(|guest| guest.ifindex).collect();
@@ -468,6 +469,26 @@ impl Node {
         self.feed(Input::Request(request));
     }
 
+    /// Takes datagrams that have arrived, and that the thread which reads them has not come to.
+    fn read_waiting(&mut self) {
+        let mut bytes = [0; DATAGRAM_BYTES_MAX];
+        for _ in 0..DATAGRAMS_TOGETHER {
+            let Ok((length, _, Some(from))) =
+                rustix::net::recvfrom(&self.socket, &mut bytes, RecvFlags::DONTWAIT)
+            else {
+                return;
+            };
+            if let Ok(from) = SocketAddr::try_from(from) {
+                self.datagram(from, &bytes[..length]);
+            }
+        }
+    }
+
+    fn datagram(&mut self, from: SocketAddr, bytes: &[u8]) {
+        self.asked(from, bytes);
+        self.noticed(from, bytes);
+    }
+
     fn plane_done(&mut self, done: Done) {
         match done {
             Done::SetUp(director, Ok(rows)) => {
@@ -560,8 +581,13 @@ impl Node {
 
     fn tick(&mut self) {
         let now = clock::now();
+        let is_due = |machine: &Agent| machine.deadline().is_some_and(|due| due <= now);
+        if self.machine.as_ref().is_some_and(is_due) {
+            // Whoever is called silent must not be waiting in our own socket.
+            self.read_waiting();
+        }
         if let Some(machine) = &mut self.machine
-            && machine.deadline().is_some_and(|deadline| deadline <= now)
+            && is_due(machine)
         {
             machine.handle(now, Input::Tick);
         }
@@ -639,6 +665,7 @@ pub fn forget_other_kernel(run: &Path, kernel: u64) {
 /// ms.
 fn receive(socket: UdpSocket, events: SyncSender<Event>) {
     std::thread::spawn(move || {
+        priority::raise();
         let mut bytes = vec![0; DATAGRAM_BYTES_MAX];
         loop {
             match socket.recv_from(&mut bytes) {

@@ -207,6 +207,11 @@ impl Hypervisor for NetnsDriver {
     fn create(&self, spec: &GuestSpec) -> Result<Guest> {
         check(spec)?;
         let name = self.namespace_name(&spec.name);
+        if matches!(self.read_spec(&spec.name), Err(Error::NoGuest(_))) {
+            // A namespace of this name was left by somebody whose files are gone. What runs in it
+            // was started by them, and is no guest of ours.
+            self.destroy(&spec.name)?;
+        }
         let guest = match Namespace::create(&name) {
             Err(error) if error.is_already_there() => {
                 Namespace::open(&name).map_err(network(&spec.name))?
@@ -221,9 +226,10 @@ impl Hypervisor for NetnsDriver {
                 field: "gateway",
             });
         }
+        // First, so that what follows is a guest of ours, though we die in it.
+        self.write_spec(spec)?;
         network::set_up(&self.node, &guest, spec)?;
         let group = cgroup::create(&name, &spec.limits);
-        self.write_spec(spec)?;
         self.state(spec.clone(), group.degraded)
     }
 

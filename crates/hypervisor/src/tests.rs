@@ -313,3 +313,39 @@ fn root_a_program_that_cannot_start_is_named() {
     driver.create(&spec("one")).unwrap();
     assert_eq!(pids(&driver.start(&name("one")).unwrap())[0], before[0]);
 }
+
+#[test]
+fn what_somebody_left_is_no_guest_of_ours_root() {
+    let Some(node) = Node::new("what_somebody_left_is_no_guest_of_ours_root") else {
+        return;
+    };
+    let driver = node.driver();
+    driver.create(&spec("g")).unwrap();
+    let left = driver.start(&name("g")).unwrap();
+    let cookie = Namespace::open(&left.namespace).unwrap().cookie().unwrap();
+    fs::remove_dir_all(node.folder.path().join("run/guests/g")).unwrap();
+    driver.create(&spec("g")).unwrap();
+    let ours = driver.start(&name("g")).unwrap();
+    assert_ne!(
+        Namespace::open(&ours.namespace).unwrap().cookie().unwrap(),
+        cookie
+    );
+    for pid in pids(&left).into_iter().flatten() {
+        assert!(Process::find(pid).is_none(), "{pid} is still there");
+    }
+}
+
+#[test]
+fn the_ends_of_a_link_have_different_numbers_root() {
+    let Some(node) = Node::new("the_ends_of_a_link_have_different_numbers_root") else {
+        return;
+    };
+    // In both namespaces the link's end would be the first interface behind loopback.
+    let guest = node.driver().create(&spec("g")).unwrap();
+    let inside = Namespace::open(&guest.namespace).unwrap();
+    let inside = Netlink::open(&inside)
+        .unwrap()
+        .link(GUEST_INTERFACE)
+        .unwrap();
+    assert_ne!(inside.index, guest.node_interface_index);
+}

@@ -273,11 +273,13 @@ impl World {
         self.withdraw(node)?;
         let mut router = Netlink::open(&self.namespace(ROUTER)?)?;
         router.delete_link(&port_name(node))?;
+        // The node's agent first: one that still ran would make anew the guests that are killed.
+        let own = self.topology().node_namespace(node);
+        if let Ok(namespace) = Namespace::open(&own) {
+            kill_all(&namespace)?;
+        }
         let guests = Namespace::list(&self.topology().guest_prefix(node))?;
-        for name in guests
-            .into_iter()
-            .chain([self.topology().node_namespace(node)])
-        {
+        for name in guests.into_iter().chain([own]) {
             if let Ok(namespace) = Namespace::open(&name) {
                 kill_all(&namespace)?;
             }

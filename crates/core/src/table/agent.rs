@@ -141,9 +141,14 @@ impl Agent {
         }
     }
 
-    /// Takes what happened.
+    /// Takes what happened. Who is silent is judged by a tick only, so that a driver can hand in first
+    /// all that it was sent.
     pub fn handle(&mut self, now: Time, input: Input) {
         self.excuse_own_lateness(now);
+        let may_judge = !matches!(
+            input,
+            Input::Request(_) | Input::Stored { .. } | Input::Message(ToAgent::Rows { .. })
+        );
         match input {
             Input::Message(ToAgent::Rows { rows }) => self.offered(rows),
             Input::Message(ToAgent::Trust {
@@ -153,15 +158,16 @@ impl Agent {
             }) => {
                 let trusted = trusted.into_iter().collect();
                 let suspects = suspects.into_iter().collect();
-                self.trusts(Trust {
+                let trust = Trust {
                     generation,
                     trusted,
                     suspects,
-                });
+                };
+                self.trusts(now, trust);
             }
             Input::Stored { ticket } => {
                 let stored = self.storing.remove(&ticket);
-                self.forget_departed();
+                self.forget_departed(now);
                 if let Some(rows) = stored {
                     self.actions
                         .push_back(Action::Send(FromAgent::Applied { rows }));
@@ -175,7 +181,9 @@ impl Agent {
             }
             Input::Tick => {}
         }
-        self.revise_beliefs(now);
+        if may_judge {
+            self.revise_beliefs(now);
+        }
     }
 
     /// What the driver is to do next.
@@ -229,7 +237,7 @@ impl Agent {
         self.actions.push_back(Action::Store { ticket, rows: news });
     }
 
-    fn trusts(&mut self, trust: Trust) {
+    fn trusts(&mut self, now: Time, trust: Trust) {
         if trust.generation >= self.trust.generation && trust != self.trust {
             let before = core::mem::replace(&mut self.trust, trust);
             let trust = &self.trust;
@@ -238,7 +246,7 @@ impl Agent {
             // with the dead again.
             self.departed.extend(before.trusted.union(&before.suspects));
             self.departed.retain(|slot| !trust.watches(slot));
-            self.forget_departed();
+            self.forget_departed(now);
             self.actions.push_back(Action::Keep(self.trust.clone()));
         }
         let generation = self.trust.generation;
@@ -250,6 +258,9 @@ impl Agent {
         let is_renewed = self.trust.trusted.contains(&request.guest);
         if self.trust.watches(&request.guest) {
             self.heard.insert(request.guest, now);
+            if self.believed_dead.remove(&request.guest) {
+                self.tell_beliefs(now);
+            }
         }
         if is_renewed {
             self.last_renewal.insert(request.guest, now);
@@ -268,10 +279,19 @@ impl Agent {
     }
 
     /// Departed guests that no row names any more, in the map either, are nobody.
-    fn forget_departed(&mut self) {
-        if !self.departed.is_empty() && self.storing.is_empty() {
-            let named: BTreeSet<GuestSlot> = self.rows.iter().flat_map(|row| row.slots()).collect();
-            self.departed.retain(|slot| named.contains(slot));
+    fn forget_departed(&mut self, now: Time) {
+        if self.departed.is_empty() || !self.storing.is_empty() {
+            return;
+        }
+        let named: BTreeSet<GuestSlot> = self.rows.iter().flat_map(|row| row.slots()).collect();
+        let forgotten: Vec<_> = self.departed.difference(&named).copied().collect();
+        let mut was_believed_dead = false;
+        for slot in forgotten {
+            self.departed.remove(&slot);
+            was_believed_dead |= self.believed_dead.remove(&slot);
+        }
+        if was_believed_dead {
+            self.tell_beliefs(now);
         }
     }
 
@@ -285,7 +305,15 @@ impl Agent {
                 // And then it takes a while to read what has come meanwhile.
                 *heard = heard.after_us(late + STARVED_AFTER_US);
             }
+            self.silent_due = self.silent_due.max(now);
         }
+    }
+
+    /// The director at once, the controller by the tick that is due now.
+    fn tell_beliefs(&mut self, now: Time) {
+        let dead = self.believed_dead.iter().copied().collect();
+        self.actions.push_back(Action::Believe { dead });
+        self.silent_due = now;
     }
 
     fn revise_beliefs(&mut self, now: Time) {
@@ -302,9 +330,7 @@ impl Agent {
             .collect();
         if dead != self.believed_dead {
             self.believed_dead = dead;
-            let dead = self.believed_dead.iter().copied().collect();
-            self.actions.push_back(Action::Believe { dead });
-            self.silent_due = now;
+            self.tell_beliefs(now);
         }
         if now >= self.silent_due && !self.heard.is_empty() {
             self.silent_due = now.after_us(SILENT_EVERY_US);

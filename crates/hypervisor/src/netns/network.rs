@@ -67,6 +67,13 @@ fn apply(
             mac: None,
         };
         at_node.add_veth(guest_end, node_end, spec.mtu)?;
+        if at_node.link(interface)?.index == at_guest.link(GUEST_INTERFACE)?.index {
+            // The kernel would take the ends for one device, whose loss of its carrier is not
+            // urgent: it would tell of a guest's death up to a second late.
+            at_node.delete_link(interface)?;
+            use_up_a_number(node, &mut at_node)?;
+            at_node.add_veth(guest_end, node_end, spec.mtu)?;
+        }
     }
     for (netlink, namespace, name) in [
         (&mut at_node, node, interface),
@@ -126,6 +133,18 @@ fn apply(
         at_guest.replace_route(&route)?;
     }
     Ok(())
+}
+
+/// Makes the next interface's number in the node's namespace another than it would be: numbers rise
+/// in each namespace by itself.
+fn use_up_a_number(node: &Namespace, at_node: &mut Netlink) -> hitless_net::Result<()> {
+    let [one, other] = ["g-number-1", "g-number-2"].map(|name| VethEnd {
+        namespace: node,
+        name,
+        mac: None,
+    });
+    at_node.add_veth(one, other, 1_500)?;
+    at_node.delete_link(one.name)
 }
 
 /// Gives `interface` these addresses and takes all others away, but for loopback's own and

@@ -48,11 +48,13 @@ fn who_is_silent_is_believed_dead_until_it_is_heard() {
     agent.handle(Time(0), trust(1, &[1, 2], &[]));
     for ms in (0..2_000).step_by(20) {
         is_renewed(&mut agent, Time(ms * 1_000), 1);
+        agent.handle(Time(ms * 1_000), Input::Tick);
     }
     assert_eq!(agent.status().believed_dead, [slot(2)]);
     is_renewed(&mut agent, Time(2_000_000), 2);
     assert!(agent.status().believed_dead.is_empty());
     is_renewed(&mut agent, Time(2_000_000), 1);
+    agent.handle(Time(2_000_000), Input::Tick);
     let end = 2_000_000 + BELIEVE_DEAD_AFTER_US;
     agent.handle(Time(end), Input::Tick);
     assert_eq!(agent.status().believed_dead, [slot(1), slot(2)]);
@@ -70,10 +72,10 @@ fn an_agent_that_was_starved_calls_nobody_silent_for_that() {
     agent.handle(Time(late), Input::Tick);
     assert!(agent.status().believed_dead.is_empty());
     is_renewed(&mut agent, Time(late), 1);
-    for ms in (0..BELIEVE_DEAD_AFTER_US).step_by(10_000) {
-        is_renewed(&mut agent, Time(late + ms), 1);
+    for us in (0..=BELIEVE_DEAD_AFTER_US).step_by(10_000) {
+        is_renewed(&mut agent, Time(late + us), 1);
+        agent.handle(Time(late + us), Input::Tick);
     }
-    agent.handle(Time(late + BELIEVE_DEAD_AFTER_US), Input::Tick);
     assert_eq!(agent.status().believed_dead, [slot(2)], "one was silent");
 }
 

@@ -1,0 +1,30 @@
+//! The loops that leases hang on come before what else runs on the machine.
+//!
+//! A guest that does not get its lease for 100 ms answers nobody, and is believed dead. Its
+//! traffic managers, or a build beside them, may take all of the processor; these loops take next to
+//! nothing of it, but when they want it.
+
+use std::sync::OnceLock;
+
+/// Before programs of no special priority, behind the kernel's own.
+const NICE: i32 = -10;
+
+/// What this process was started with.
+static ORDINARY: OnceLock<i32> = OnceLock::new();
+
+/// For the calling thread, and threads that it starts from now on. Where it is not allowed,
+/// everything works, with the machine's patience.
+pub(crate) fn raise() {
+    ORDINARY.get_or_init(|| rustix::process::getpriority_process(None).unwrap_or(0));
+    if let Err(error) = rustix::process::setpriority_process(None, NICE) {
+        tracing::debug!(%error, "runs with no special priority");
+    }
+}
+
+/// Back to what the process was started with: for work that takes its time, on a thread that was
+/// started by one that [`raise`] was called on.
+pub(crate) fn ordinary() {
+    if let Some(nice) = ORDINARY.get() {
+        let _ = rustix::process::setpriority_process(None, *nice);
+    }
+}
