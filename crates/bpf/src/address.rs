@@ -13,6 +13,7 @@ use crate::hop::{from_in6, in6};
 use crate::map::HashMap;
 use crate::mapped::Mapped;
 use crate::object::Pinned;
+use crate::vni::Vni;
 
 /// What an address of a virtual cluster is.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -48,8 +49,18 @@ pub(crate) struct Addresses {
     v6: HashMap<hl_in6, hl_address>,
 }
 
-/// Words of a near entry at which the state begins and ends.
-const NEAR_STATE: std::ops::Range<usize> = 1..5;
+/// Whose an address is, and as what.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Owner {
+    /// Index of the virtual cluster in the role's tables.
+    pub(crate) cluster: u32,
+    pub(crate) vni: Vni,
+    pub(crate) key: FlowKey,
+    pub(crate) kind: AddressKind,
+}
+
+/// Words of a near entry that are written before its first.
+const NEAR_REST: std::ops::Range<usize> = 1..6;
 
 impl Addresses {
     pub(crate) fn open(pinned: &Pinned) -> Result<Self> {
@@ -61,25 +72,18 @@ impl Addresses {
         })
     }
 
-    /// Makes an address that of the virtual cluster at index `cluster`, which has `key`.
-    pub(crate) fn set(
-        &self,
-        address: IpAddr,
-        cluster: u32,
-        kind: AddressKind,
-        key: FlowKey,
-        grace: &Grace,
-    ) -> Result<()> {
+    /// Makes an address a virtual cluster's.
+    pub(crate) fn set(&self, address: IpAddr, owner: &Owner, grace: &Grace) -> Result<()> {
         let value = hl_address {
-            cluster,
-            kind: kind.number(),
-            state: destination_state(key, address, PROTOCOL_TCP),
+            cluster: owner.cluster,
+            kind: owner.kind.number(),
+            state: destination_state(owner.key, address, PROTOCOL_TCP),
         };
         match address {
             IpAddr::V4(address) => {
                 let key = u32::from_ne_bytes(address.octets());
                 self.v4.set(key, value)?;
-                self.set_near(key, &value, grace)
+                self.set_near(key, &value, owner.vni, grace)
             }
             IpAddr::V6(_) => self.v6.set(in6(address), value),
         }
@@ -112,24 +116,24 @@ impl Addresses {
             .collect())
     }
 
-    /// Gives an address its place, if that is free. A state that packets may be reading is changed
+    /// Gives an address its place, if that is free. What packets may be reading is changed
     /// only after a barrier behind the word's end; until then they find the address in the map.
-    fn set_near(&self, key: u32, value: &hl_address, grace: &Grace) -> Result<()> {
+    fn set_near(&self, key: u32, value: &hl_address, vni: Vni, grace: &Grace) -> Result<()> {
         let place = place(key);
         let word = self.near.at(place);
         let old = word.load(Ordering::Acquire);
         if old != 0 && old as u32 != key {
             return Ok(());
         }
-        let states = || NEAR_STATE.map(|at| self.near.word(place, at));
-        let was = states().map(|state| state.load(Ordering::Relaxed));
-        if !was.eq(value.state) {
+        let rest = || NEAR_REST.map(|at| self.near.word(place, at));
+        let new = || value.state.into_iter().chain([vni.on_the_wire().into()]);
+        if !rest().map(|was| was.load(Ordering::Relaxed)).eq(new()) {
             word.store(0, Ordering::Release);
-            if states().any(|state| state.load(Ordering::Relaxed) != 0) {
+            if rest().any(|was| was.load(Ordering::Relaxed) != 0) {
                 grace.wait()?;
             }
-            for (state, new) in states().zip(value.state) {
-                state.store(new, Ordering::Relaxed);
+            for (was, new) in rest().zip(new()) {
+                was.store(new, Ordering::Relaxed);
             }
         }
         let whose = u64::from(value.cluster << 2 | value.kind);

@@ -9,7 +9,7 @@ use hitless_core::flow::FlowKey;
 use hitless_core::row::{BUCKETS, Bucket, GuestSlot, Row};
 
 use crate::abi::{self, hl_cluster, hl_in6, hl_port, hl_rows};
-use crate::address::AddressKind;
+use crate::address::{AddressKind, Owner};
 use crate::counters::{CounterTable, Counters};
 use crate::error::{Error, Result};
 use crate::hop::{Hop, from_in6, in6};
@@ -156,7 +156,8 @@ impl Director {
             let word = self.clusters.word(index, word);
             word.store(half, Ordering::Release);
         }
-        let ids = u64::from(vni.number()) | u64::from(director.get()) << 32 | 1 << 48;
+        let director = director.get().to_be();
+        let ids = u64::from(vni.on_the_wire()) | u64::from(director) << 32 | 1 << 48;
         let word = self.clusters.word(index, CLUSTER_IDS);
         word.store(ids, Ordering::Release);
         if has_other_key {
@@ -195,17 +196,22 @@ impl Director {
     /// The virtual clusters that are set.
     pub fn clusters(&self) -> Vec<Vni> {
         let present = (0..self.clusters.len()).filter(|index| self.is_present(*index));
-        present.map(|index| Vni(self.ids(index) as u32)).collect()
+        present.map(|index| self.vni(index)).collect()
     }
 
     /// Directs packets to `address` to guests of a virtual cluster.
     pub fn set_address(&self, address: IpAddr, vni: Vni, kind: AddressKind) -> Result<()> {
         let index = self.index(vni)?;
-        let (cluster, key) = (index as u32, self.key(index));
+        let owner = Owner {
+            cluster: index as u32,
+            vni,
+            key: self.key(index),
+            kind,
+        };
         let Tables {
             addresses, grace, ..
         } = &self.tables;
-        addresses.set(address, cluster, kind, key, grace)
+        addresses.set(address, &owner, grace)
     }
 
     /// Whether the address was ours.
@@ -216,9 +222,8 @@ impl Director {
     /// All addresses and whose they are.
     pub fn addresses(&self) -> Result<Vec<(IpAddr, Vni, AddressKind)>> {
         let addresses = self.tables.addresses.all()?.into_iter();
-        let vni = |cluster: u32| Vni(self.ids(cluster as usize) as u32);
         Ok(addresses
-            .map(|(address, cluster, kind)| (address, vni(cluster), kind))
+            .map(|(address, cluster, kind)| (address, self.vni(cluster as usize), kind))
             .collect())
     }
 
@@ -361,13 +366,17 @@ impl Director {
             .load(Ordering::Acquire)
     }
 
+    fn vni(&self, index: usize) -> Vni {
+        Vni::from_the_wire(self.ids(index) as u32)
+    }
+
     fn is_present(&self, index: usize) -> bool {
         self.ids(index) >> 48 != 0
     }
 
     fn index(&self, vni: Vni) -> Result<usize> {
         (0..self.clusters.len())
-            .find(|index| self.is_present(*index) && self.ids(*index) as u32 == vni.number())
+            .find(|index| self.is_present(*index) && self.vni(*index) == vni)
             .ok_or(Error::UnknownCluster { vni: vni.number() })
     }
 

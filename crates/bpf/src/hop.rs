@@ -54,7 +54,7 @@ impl Hop {
         let halves = |word: &u32| (word & 0xffff) + (word >> 16);
         let wire = |word: u64| u32::from((word as u16).to_be());
         let both: u32 = addresses.iter().map(halves).sum();
-        let vni = (vni.number() << 8).to_be();
+        let vni = vni.on_the_wire();
         let outer_sum = both
             + wire(IPPROTO_UDP)
             + wire(abi::GENEVE_PORT)

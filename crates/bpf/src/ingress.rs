@@ -14,7 +14,7 @@ use hitless_core::row::{Bucket, GuestSlot, Row};
 use libbpf_rs::libbpf_sys;
 
 use crate::abi::{self, hl_self};
-use crate::address::AddressKind;
+use crate::address::{AddressKind, Owner};
 use crate::counters::Counters;
 use crate::error::{Error, Result, checked};
 use crate::half_open;
@@ -133,10 +133,16 @@ impl Ingress {
 
     /// Steers packets to `address`, a VIP or egress address of the virtual cluster.
     pub fn set_address(&self, address: IpAddr, kind: AddressKind) -> Result<()> {
+        let owner = Owner {
+            cluster: 0,
+            vni: self.identity.vni,
+            key: self.identity.key,
+            kind,
+        };
         let Tables {
             addresses, grace, ..
         } = &self.tables;
-        addresses.set(address, 0, kind, self.identity.key, grace)
+        addresses.set(address, &owner, grace)
     }
 
     /// Whether the address was one of the virtual cluster's.
@@ -230,7 +236,7 @@ impl Ingress {
     /// The directors whose stamps came in since the last call.
     pub fn take_stampers(&self) -> Vec<NonZeroU16> {
         let numbers = (1..=u16::MAX).filter(|number| {
-            let seen = self.stampers.at(usize::from(*number));
+            let seen = self.stampers.at(usize::from(number.to_be()));
             seen.load(Ordering::Relaxed) != 0 && seen.swap(0, Ordering::AcqRel) != 0
         });
         numbers.filter_map(NonZeroU16::new).collect()
@@ -242,7 +248,7 @@ impl Ingress {
         let numbers = (1..=u16::MAX).filter_map(|number| {
             let count = self
                 .stale_stamps
-                .at(usize::from(number))
+                .at(usize::from(number.to_be()))
                 .load(Ordering::Relaxed);
             (count != 0).then(|| NonZeroU16::new(number).map(|number| (number, count)))?
         });
@@ -275,7 +281,7 @@ fn identify(me: &Mapped, identity: &Identity) -> Result<()> {
             .expect("eight bytes are eight bytes");
         u64::from_le_bytes(bytes)
     };
-    let ids = u64::from(identity.vni.number()) | u64::from(identity.slot.number()) << 32;
+    let ids = u64::from(identity.vni.on_the_wire()) | u64::from(identity.slot.number()) << 32;
     let old = me.read::<SELF_WORDS>(0);
     if old[SELF_IDS] != 0 {
         if old[SELF_IDS] != ids {

@@ -23,6 +23,15 @@ impl Vni {
     pub const fn number(self) -> u32 {
         self.0
     }
+
+    /// As Geneve's header has it, read as a word: 24 bits, and 8 that are 0.
+    pub(crate) const fn on_the_wire(self) -> u32 {
+        (self.0 << 8).to_be()
+    }
+
+    pub(crate) const fn from_the_wire(word: u32) -> Self {
+        Self(u32::from_be(word) >> 8)
+    }
 }
 
 impl fmt::Debug for Vni {

@@ -57,13 +57,13 @@ struct hl_hop {
 	__u32 addresses[8];	/* network order, source and destination: two words of IPv4, or eight of IPv6 */
 	__u32 ip_sum;		/* likewise of the outer IPv4 header, below 0x10000 */
 	__u32 reserved;
-};
+} __attribute__((aligned(8)));
 
 /* A virtual cluster as a director knows it. Keys are little-endian halves of the SipHash key. */
 struct hl_cluster {
 	__u64 key[2];		/* only kept: addresses have what is made of it */
-	__u32 number;		/* VNI, 24 bits, host order */
-	__u16 director;		/* this director's number, the stamper */
+	__be32 vni;		/* as Geneve's header has it: 24 bits and 8 that are 0 */
+	__be16 director;	/* this director's number, the stamper */
 	__u16 present;		/* 0: the entry is free */
 	__u64 dead_marks;	/* 0: no bit below is set, so nobody needs to look */
 	__u64 dead[64];		/* a bit per guest slot that this director believes dead */
@@ -76,11 +76,15 @@ struct hl_address {
 	__u64 state[4];		/* the flow hash behind the destination (sip.h) */
 };
 
-/* An IPv4 address once more, where it is found at once. The state is written before the word, and stays. */
+/*
+ * An IPv4 address once more, where it is found at once, with all that a usual packet needs. What stands behind the word is
+ * written before it, and stays.
+ */
 struct hl_near {
 	__u64 word;		/* the address, and above it its kind and cluster (<< 2); 0: nobody's */
 	__u64 state[4];
-	__u64 reserved[3];	/* to a cache line */
+	__u64 vni;		/* of its virtual cluster, as Geneve's header has it */
+	__u64 reserved[2];	/* to a cache line */
 };
 
 /* The rows of a virtual cluster. */
@@ -103,7 +107,7 @@ struct hl_port {
 struct hl_self {
 	__u64 key[2];
 	__u64 lease_until_ns;	/* CLOCK_BOOTTIME; before it, the stack may answer unknown packets */
-	__u32 number;		/* VNI */
+	__be32 vni;		/* as Geneve's header has it */
 	__u16 slot;		/* 0: this server is not listed in any row */
 	__u16 reserved;
 	__u64 dead_marks;

@@ -104,7 +104,10 @@ static __always_inline bool restore6(struct xdp_md *ctx)
 	return true;
 }
 
-/* An encapsulated packet, whose unchanging bytes lie behind the head already; what a decapsulation cut is written. */
+/*
+ * An encapsulated packet, whose unchanging bytes lie before the head already. The inner packet's Ethernet header was
+ * written over the option's end: from the stamper on it is made anew.
+ */
 static __always_inline bool restore_encapsulated(struct xdp_md *ctx)
 {
 	__u32 flow = next_flow();
@@ -119,11 +122,10 @@ static __always_inline bool restore_encapsulated(struct xdp_md *ctx)
 	frame = (void *)(long)ctx->data;
 	if (frame + FRAME_ENCAPSULATED > (void *)(long)ctx->data_end)
 		return false;
-	store_mac(frame, bpf_htons(ETH_P_IP));
-	option = frame + IP_AT + 20 + 8 + 12;
-	*(volatile __u16 *)(option + 2) = bpf_htons(1);
-	*(volatile __u64 *)(option + 4) = bench_word;
-	*(volatile __u32 *)(option + 12) = bpf_htonl(hash >> 32);
+	option = frame + IP_AT + sizeof(struct iphdr) + sizeof(struct udphdr) + 8;
+	*(volatile __u64 *)option = GENEVE_OPTION | (__u64)(HL_LAYOUT << 4) << 32 | (__u64)bpf_htons(1) << 48;
+	*(volatile __u64 *)(option + 8) = bench_word;
+	*(volatile __u32 *)(option + 16) = bpf_htonl(hash >> 32);
 	*(volatile __u64 *)(frame + IP_AT + HL_OUTER_V4 + 12) = addresses;
 	store_tcp(frame + IP_AT + HL_OUTER_V4 + 20, ports);
 	return true;

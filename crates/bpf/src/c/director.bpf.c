@@ -58,6 +58,12 @@ static __always_inline int direct(struct xdp_md *ctx, const struct whose *whose,
 	if (unlikely(!table))
 		return count(COUNT_drop_no_row, XDP_DROP);
 	stamp.word = READ_ONCE(table->word[bucket & (HL_BUCKETS - 1)]);
+	/*
+	 * Room for the usual outer header, before it is known: the row is seldom in the first cache, and this does not
+	 * need it.
+	 */
+	if (bpf_xdp_adjust_head(ctx, -HL_OUTER_V4))
+		return count(COUNT_drop_no_headroom, XDP_DROP);
 	if (unlikely(READ_ONCE(cluster->dead_marks))) {
 		__u64 ordered = dead_last(stamp.word, cluster->dead, 0);
 
@@ -75,11 +81,11 @@ static __always_inline int direct(struct xdp_md *ctx, const struct whose *whose,
 		return count(COUNT_drop_no_guest, XDP_DROP);
 	hop = &hops[hop_index & (HL_HOPS - 1)];
 
-	stamp.vni = cluster->number;
+	stamp.vni = cluster->vni;
 	stamp.tag = hash >> 32;
 	stamp.stamper = cluster->director;
 	stamp.flags = 0;
-	switch (encapsulate(ctx, hop, client, &stamp, source_port_of(hash), 0)) {
+	switch (encapsulate(ctx, hop, client, &stamp, source_port_of(hash), HL_OUTER_V4)) {
 	case TOO_BIG:
 		return count(COUNT_drop_too_big, XDP_DROP);
 	case NO_HEADROOM:

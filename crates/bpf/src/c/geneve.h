@@ -41,9 +41,9 @@ _Static_assert(sizeof(struct ipv6hdr) + sizeof(struct udphdr) + 28 == HL_OUTER_V
 /* What goes into the option. */
 struct stamp {
 	__u64 word;
-	__u32 vni;
+	__be32 vni;		/* as the header has it */
 	__u32 tag;
-	__u16 stamper;
+	__be16 stamper;
 	__u16 flags;
 };
 
@@ -71,10 +71,9 @@ static __always_inline void write_udp(void *start, const struct hl_hop *hop, con
 	__be64 word = bpf_cpu_to_be64(stamp->word);
 	__be32 tag = bpf_htonl(stamp->tag);
 	/* Layout and flags, 0, stamper. */
-	__be32 option = HL_LAYOUT << 4 | stamp->flags | (__u32)bpf_htons(stamp->stamper) << 16;
+	__be32 option = HL_LAYOUT << 4 | stamp->flags | (__u32)stamp->stamper << 16;
 	__be16 length = bpf_htons(udp_length);
 	__be16 port = bpf_htons(source_port);
-	__be32 vni = bpf_htonl(stamp->vni << 8);
 	__u32 first = client->is_v6 ? GENEVE_START6 : GENEVE_START4;
 	__u32 check;
 	__u64 sum;
@@ -90,7 +89,7 @@ static __always_inline void write_udp(void *start, const struct hl_hop *hop, con
 		check = 0xffff;
 	*(__u32 *)start = port | (__u32)bpf_htons(HL_GENEVE_PORT) << 16;
 	*(__u32 *)(start + 4) = length | check << 16;
-	*(__u64 *)(start + 8) = first | (__u64)vni << 32;
+	*(__u64 *)(start + 8) = first | (__u64)stamp->vni << 32;
 	*(__u64 *)(start + 16) = GENEVE_OPTION | (__u64)option << 32;
 	*(__u64 *)(start + 24) = word;
 	*(__u32 *)(start + 32) = tag;

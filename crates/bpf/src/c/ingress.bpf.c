@@ -30,7 +30,7 @@ struct passage {
 	__u64 hash;
 	__u64 row;		/* our own */
 	__u64 word;		/* the packet's, 0 if plain */
-	__u16 stamper;
+	__be16 stamper;
 	__u16 flags;
 	__u32 outer;		/* bytes of encapsulation that it has: 0, 56 or 76 */
 	enum held held;
@@ -185,7 +185,7 @@ static __always_inline int along(struct xdp_md *ctx, const struct passage *p, co
 		return last_hop(ctx, p, us, p->word, flags);
 	if (!(p->row & ROW_GUESTS) || is_newer(p->word, p->row))
 		flags |= HL_NO_ANSWER;
-	stamp = (struct stamp){ .word = p->word, .vni = us->number, .tag = p->hash >> 32,
+	stamp = (struct stamp){ .word = p->word, .vni = us->vni, .tag = p->hash >> 32,
 				.stamper = p->stamper, .flags = flags };
 	return forward(ctx, p, &stamp, next, COUNT_forwarded);
 }
@@ -209,14 +209,21 @@ static __always_inline int restamp(struct xdp_md *ctx, const struct passage *p, 
 	}
 	if (!next)
 		return last_hop(ctx, p, us, p->row, 0);
-	stamp = (struct stamp){ .word = word, .vni = us->number, .tag = p->hash >> 32,
+	stamp = (struct stamp){ .word = word, .vni = us->vni, .tag = p->hash >> 32,
 				.stamper = 0, .flags = p->flags & HL_AS_NEW };
 	return forward(ctx, p, &stamp, next, COUNT_restamped);
 }
 
-static __always_inline void note_stale(__u16 stamper)
+/* A packet with this director's stamp came in. */
+static __always_inline void note_stamper(__be16 stamper)
 {
-	__sync_fetch_and_add(&stale[stamper & (HL_STAMPERS - 1)], 1);
+	if (unlikely(!READ_ONCE(stampers[stamper])))
+		WRITE_ONCE(stampers[stamper], 1);
+}
+
+static __always_inline void note_stale(__be16 stamper)
+{
+	__sync_fetch_and_add(&stale[stamper], 1);
 }
 
 __noinline int steer(struct xdp_md *ctx, const struct passage *p)
@@ -408,7 +415,7 @@ static __always_inline int take_geneve(struct xdp_md *ctx, struct passage *p, co
 {
 	struct geneve *geneve = (void *)(udp + 1);
 	__u32 udp_length = bpf_ntohs(udp->len);
-	__u32 inner_length, stamper, tag;
+	__u32 inner_length, tag;
 
 	if (unlikely((void *)(geneve + 1) > end))
 		return count(COUNT_drop_truncated, XDP_DROP);
@@ -420,7 +427,7 @@ static __always_inline int take_geneve(struct xdp_md *ctx, struct passage *p, co
 	if (unlikely(geneve->version_options != GENEVE_OPTION_WORDS ||
 		     (geneve->flags & (GENEVE_CONTROL | GENEVE_CRITICAL)) != GENEVE_CRITICAL))
 		return count(COUNT_drop_geneve, XDP_DROP);
-	if (unlikely(bpf_ntohl(geneve->vni_reserved) >> 8 != us->number))
+	if (unlikely((geneve->vni_reserved & bpf_htonl(0xffffff00)) != us->vni))
 		return count(COUNT_drop_cluster, XDP_DROP);
 	if (unlikely(geneve->option_class != bpf_htons(HL_OPTION_CLASS) ||
 		     geneve->option_type != HL_OPTION_TYPE || geneve->option_length != 4))
@@ -433,16 +440,11 @@ static __always_inline int take_geneve(struct xdp_md *ctx, struct passage *p, co
 	p->word = bpf_be64_to_cpu(*(__be64 *)geneve->word);
 	if (unlikely(!is_row(p->word)))
 		return count(COUNT_drop_row, XDP_DROP);
-	p->stamper = bpf_ntohs(geneve->stamper);
+	p->stamper = geneve->stamper;
 	p->outer = outer;
 	tag = bpf_ntohl(geneve->tag);
 	inner_length = udp_length - sizeof(*udp) - sizeof(*geneve);
-	stamper = p->stamper;
-	/* Linux 6.1 does not know that a swap of 16 bits leaves 16 bits. */
-	barrier_var(stamper);
-	stamper &= HL_STAMPERS - 1;
-	if (unlikely(!READ_ONCE(stampers[stamper])))
-		WRITE_ONCE(stampers[stamper], 1);
+	note_stamper(p->stamper);
 	if (geneve->protocol == bpf_htons(ETH_P_IP))
 		return take4(ctx, p, data, end, outer, inner_length, tag);
 	if (geneve->protocol == bpf_htons(ETH_P_IPV6))
@@ -476,58 +478,74 @@ static __always_inline bool has_connection(struct xdp_md *ctx, __u64 addresses, 
 
 #define NOT_USUAL (-1)
 
+/* What counts of the 8 bytes behind an IPv4 header's second: length, fragment bits, protocol. */
+#define IP_LENGTH 0xffffULL
+#define IP_KIND ((__u64)bpf_htons(IP_MORE_OR_OFFSET) << 32 | 0xffULL << 56)
+
 /*
  * Nearly every packet: IPv4 in IPv4, no options, no flags, no SYN, of a connection that we have. What is not so in every
  * respect is NOT_USUAL, whatever it is, and goes the general way from its beginning. It needs no row.
  */
-static __always_inline int take_usual(struct xdp_md *ctx, void *data, void *end)
+static __always_inline int take_usual(struct xdp_md *ctx)
 {
+	void *data = (void *)(long)ctx->data;
 	void *ip = data + sizeof(struct ethhdr);
 	void *udp = ip + sizeof(struct iphdr);
 	void *geneve = udp + sizeof(struct udphdr);
 	void *inner = geneve + sizeof(struct geneve);
 	void *tcp = inner + sizeof(struct iphdr);
-	const __u32 kind_mask = bpf_htons(IP_MORE_OR_OFFSET) | 0xff000000;
-	__u32 length, segment, header, ports, place, stamper;
-	__u64 option, hash, word;
+	void *end = (void *)(long)ctx->data_end;
+	__u64 kind, option, hash, word, first, second;
+	__u32 length, header, ports, place;
 	struct hl_near *near;
 
-	if (tcp + sizeof(struct tcphdr) > end)
+	if (tcp + sizeof(struct tcphdr) > end || *(__be16 *)(data + 12) != bpf_htons(ETH_P_IP))
 		return NOT_USUAL;
-	length = bpf_ntohs(*(__be16 *)(inner + 2));
-	segment = length - sizeof(struct iphdr);
-	option = *(__u64 *)(geneve + 8);
-	if (*(__u8 *)ip != 0x45 || (*(__u32 *)(ip + 6) & kind_mask) != IPPROTO_UDP << 24 ||
+	kind = *(__u64 *)(inner + 2);
+	length = bpf_ntohs(kind);
+	if (*(__u8 *)inner != 0x45 || (kind & IP_KIND) != (__u64)IPPROTO_TCP << 56 ||
+	    length < sizeof(struct iphdr) + sizeof(struct tcphdr) || (__u64)length > (__u64)(end - inner))
+		return NOT_USUAL;
+	if (*(__u8 *)ip != 0x45 ||
+	    (*(__u64 *)(ip + 2) & (IP_LENGTH | IP_KIND)) !=
+		    (bpf_htons(length + HL_OUTER_V4) | (__u64)IPPROTO_UDP << 56) ||
 	    *(__be16 *)(udp + 2) != bpf_htons(HL_GENEVE_PORT) || !*(__be16 *)(udp + 6) ||
-	    *(__be16 *)(ip + 2) != bpf_htons(length + HL_OUTER_V4) ||
-	    *(__be16 *)(udp + 4) != bpf_htons(length + HL_OUTER_V4 - (__u32)sizeof(struct iphdr)) ||
-	    (__u64)length > (__u64)(end - inner))
+	    *(__be16 *)(udp + 4) != bpf_htons(length + HL_OUTER_V4 - (__u32)sizeof(struct iphdr)))
 		return NOT_USUAL;
-	if (*(__u64 *)geneve != (GENEVE_START4 | (__u64)bpf_htonl(me.number << 8) << 32) ||
+	option = *(__u64 *)(geneve + 8);
+	if (*(__u32 *)geneve != GENEVE_START4 ||
 	    option << 16 != (GENEVE_OPTION | (__u64)(HL_LAYOUT << 4) << 32) << 16)
 		return NOT_USUAL;
 	header = *(__u8 *)(tcp + 12) >> 2 & 0x3c;
-	if (*(__u8 *)inner != 0x45 || (*(__u32 *)(inner + 6) & kind_mask) != IPPROTO_TCP << 24 ||
-	    length < sizeof(struct iphdr) + sizeof(struct tcphdr) ||
-	    header - (__u32)sizeof(struct tcphdr) > segment - (__u32)sizeof(struct tcphdr) ||
+	if (header - (__u32)sizeof(struct tcphdr) >
+		    length - (__u32)(sizeof(struct iphdr) + sizeof(struct tcphdr)) ||
 	    (*(__u8 *)(tcp + 13) & 0x12) != 0x10)
 		return NOT_USUAL;
 	place = (*(__be32 *)(inner + 16) * 0x9e3779b1u) >> 22;
 	near = &near4[place & (HL_NEAR - 1)];
+	/* Else the compiler makes the pointer anew for every word. */
+	barrier_var(near);
 	word = READ_ONCE(near->word);
-	if ((__u32)word != *(__be32 *)(inner + 16) || !(word >> 32))
+	if ((__u32)word != *(__be32 *)(inner + 16) || !(word >> 32) ||
+	    *(__be32 *)(geneve + 4) != (__be32)near->vni)
 		return NOT_USUAL;
 	ports = *(__u32 *)tcp;
 	hash = flow_hash4(near->state, *(__be32 *)(inner + 12), ports);
-	if (hash >> 32 != bpf_ntohl(*(__be32 *)(geneve + 24)) || !has_connection(ctx, *(__u64 *)(inner + 12), ports))
+	if (hash >> 32 != bpf_ntohl(*(__be32 *)(geneve + 24)) ||
+	    !has_connection(ctx, *(__u64 *)(inner + 12), ports))
 		return NOT_USUAL;
-	stamper = bpf_ntohs(option >> 48);
-	/* Linux 6.1 does not know that a swap of 16 bits leaves 16 bits. */
-	barrier_var(stamper);
-	stamper &= HL_STAMPERS - 1;
-	if (unlikely(!READ_ONCE(stampers[stamper])))
-		WRITE_ONCE(stampers[stamper], 1);
-	return strip(ctx, HL_OUTER_V4, false, COUNT_delivered);
+	note_stamper(option >> 48);
+	/* The Ethernet header, which has the right type already, moves up. */
+	first = *(__u64 *)data;
+	second = *(__u64 *)(data + 6);
+	if (bpf_xdp_adjust_head(ctx, HL_OUTER_V4))
+		return NOT_USUAL;
+	data = (void *)(long)ctx->data;
+	if (data + sizeof(struct ethhdr) > (void *)(long)ctx->data_end)
+		return count(COUNT_drop_truncated, XDP_DROP);
+	*(__u64 *)data = first;
+	*(__u64 *)(data + 6) = second;
+	return count(COUNT_delivered, XDP_PASS);
 }
 
 /* A packet of any kind. */
@@ -575,14 +593,7 @@ static __noinline int take_any(struct xdp_md *ctx)
 HL_PROGRAM
 int ingress(struct xdp_md *ctx)
 {
-	void *data = (void *)(long)ctx->data;
-	void *end = (void *)(long)ctx->data_end;
-	int action;
+	int action = take_usual(ctx);
 
-	if (likely(data + sizeof(struct ethhdr) <= end && *(__be16 *)(data + 12) == bpf_htons(ETH_P_IP))) {
-		action = take_usual(ctx, data, end);
-		if (likely(action != NOT_USUAL))
-			return action;
-	}
-	return take_any(ctx);
+	return likely(action != NOT_USUAL) ? action : take_any(ctx);
 }

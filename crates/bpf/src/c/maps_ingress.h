@@ -38,10 +38,10 @@ struct {
 	__type(value, struct hl_address);
 } addresses6 SEC(".maps");
 
-/* By director's number: not 0 if a packet with its stamp came since the reader last wrote 0. */
+/* By director's number as the packet has it, in network order: not 0 if a packet with its stamp came since the reader last wrote 0. */
 __u64 stampers[HL_STAMPERS] SEC(".bss.stampers");
 
-/* By director's number: packets whose stamp was older than our row. */
+/* Likewise: packets whose stamp was older than our row. */
 __u64 stale[HL_STAMPERS] SEC(".bss.stale");
 
 /* Filled by the socket iterator, by bucket: what the kernel holds. */
