@@ -26,6 +26,10 @@ static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 const ROUNDS: usize = 60;
 const EXCHANGES: u32 = 500;
 
+/// The prototype proxy spent 3.6 us per request, kernel included. A proxy has two ends of HTTP/2 per
+/// exchange when both sides speak it, as here; they shall be at most 0.3 of that.
+const GOAL_NS: f64 = 1_100.0;
+
 struct Case {
     measure: &'static str,
     request: &'static [(&'static str, &'static str)],
@@ -33,6 +37,7 @@ struct Case {
     body: usize,
     /// Streams at once.
     streams: u32,
+    goal_ns: f64,
 }
 
 const SMALL: &[(&str, &str)] = &[("user-agent", "load/1.0"), ("accept", "*/*")];
@@ -65,6 +70,7 @@ const CASES: &[Case] = &[
         response: ANSWER,
         body: 100,
         streams: 1,
+        goal_ns: GOAL_NS,
     },
     Case {
         measure: "HTTP/2 exchange, both ends, 8 fields, 100 B response",
@@ -72,6 +78,7 @@ const CASES: &[Case] = &[
         response: ANSWER,
         body: 100,
         streams: 1,
+        goal_ns: 2.0 * GOAL_NS,
     },
     Case {
         measure: "HTTP/2 exchange, both ends, 2 fields, 10 kB response",
@@ -79,6 +86,7 @@ const CASES: &[Case] = &[
         response: ANSWER,
         body: 10_000,
         streams: 1,
+        goal_ns: 1.5 * GOAL_NS,
     },
     Case {
         measure: "HTTP/2 exchange, both ends, 2 fields, 100 B response, 50 streams",
@@ -86,6 +94,7 @@ const CASES: &[Case] = &[
         response: ANSWER,
         body: 100,
         streams: 50,
+        goal_ns: GOAL_NS,
     },
 ];
 
@@ -94,7 +103,7 @@ fn main() {
     println!("{{\"group\":\"codec\",\"rows\":[{}]}}", rows.join(","));
 }
 
-fn rows(case: &Case) -> [String; 2] {
+fn rows(case: &'static Case) -> [String; 2] {
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     let mut pair = Pair::new(case);
     let mut peer = Peer::new(case);
@@ -110,23 +119,27 @@ fn rows(case: &Case) -> [String; 2] {
         ours.push(time(&mut || pair.turn(case)));
         theirs.push(time(&mut || peer.turn(case)));
     }
-    let region = Region::new(ALLOCATOR);
-    for _ in 0..turns {
-        pair.turn(case);
-    }
-    let allocations = region.change().allocations as f64 / f64::from(turns * case.streams);
+    let allocations = |turn: &mut dyn FnMut()| {
+        let region = Region::new(ALLOCATOR);
+        for _ in 0..turns {
+            turn();
+        }
+        region.change().allocations as f64 / f64::from(turns * case.streams)
+    };
+    let ours_allocated = allocations(&mut || pair.turn(case));
+    let theirs_allocated = allocations(&mut || peer.turn(case));
     let (ours, theirs) = (median(ours), median(theirs));
-    let measure = case.measure;
+    let (measure, goal) = (case.measure, case.goal_ns);
     [
         format!(
             "{{\"measure\":\"{measure}\",\"unit\":\"ns\",\"ours\":{ours:.0},\
-             \"peers\":{{\"h2\":{theirs:.0}}},\"goal\":{theirs:.0},\"met\":{}}}",
-            ours <= theirs
+             \"peers\":{{\"h2\":{theirs:.0}}},\"goal\":{goal:.0},\"met\":{}}}",
+            ours <= goal
         ),
         format!(
-            "{{\"measure\":\"{measure}: allocations\",\"unit\":\"1\",\"ours\":{allocations},\
-             \"peers\":{{}},\"goal\":0,\"met\":{}}}",
-            allocations == 0.0
+            "{{\"measure\":\"{measure}: allocations\",\"unit\":\"1\",\"ours\":{ours_allocated:.1},\
+             \"peers\":{{\"h2\":{theirs_allocated:.1}}},\"goal\":0,\"met\":{}}}",
+            ours_allocated == 0.0
         ),
     ]
 }

@@ -2,7 +2,12 @@
 //!
 //! Needs `nghttp` and `h2load` (Debian's nghttp2-client); without them it says so and passes.
 
-#![allow(clippy::unwrap_used, reason = "a test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_macros,
+    clippy::disallowed_methods,
+    reason = "a test with sockets and a clock"
+)]
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -145,9 +150,8 @@ impl Served {
                 return;
             }
             while !self.connection.poll_output().is_empty() {
-                let count = match self.socket.write(self.connection.poll_output()) {
-                    Ok(count) => count,
-                    Err(_) => return,
+                let Ok(count) = self.socket.write(self.connection.poll_output()) else {
+                    return;
                 };
                 let now_us = self.now_us();
                 self.connection.sent(count, now_us);

@@ -70,7 +70,7 @@ const NOT_IN_LAB: &[&str] = &[
 ];
 
 /// Crates outside the product, which nothing may depend on.
-const TOOLS: &[&str] = &["xtask"];
+const TOOLS: &[&str] = &["xtask", "hitless-fuzz"];
 
 pub(super) fn check(graph: &Graph) -> Vec<Finding> {
     let mut findings = Vec::new();

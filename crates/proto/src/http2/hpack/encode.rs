@@ -2,6 +2,7 @@
 
 use crate::layout::{Reader, RestoreError, Writer};
 
+use super::super::fields::Fields;
 use super::table::{ENTRY_OVERHEAD, Found, Table};
 use super::{fixed, huffman, integer};
 
@@ -52,6 +53,14 @@ impl Encoder {
         self.table.resize(size);
         let size = self.table.size_max();
         self.lowest = Some(self.lowest.map_or(size, |lowest| lowest.min(size)));
+    }
+
+    /// Appends a whole block.
+    pub fn block(&mut self, fields: &Fields, out: &mut Vec<u8>) {
+        self.begin(out);
+        for field in fields.iter() {
+            self.field(field.name, field.value, field.is_sensitive, out);
+        }
     }
 
     /// Begins a block: tells changes of the table's size.
