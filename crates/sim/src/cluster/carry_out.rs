@@ -1,6 +1,6 @@
 //! The drivers' part: what machines ask for is done, late, twice or not at all.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use hitless_core::row::{BUCKETS, Bucket, GuestSlot, Row, Sequence};
 use hitless_core::table::agent;
@@ -91,14 +91,28 @@ impl World {
                 };
                 if life == self.life {
                     self.take(Event::ToController(input));
+                    self.all_reachable();
                 }
             }
             Event::Load(life) => {
                 if life == self.life {
                     let input = controller::Input::Loaded(self.store.clone());
                     self.take(Event::ToController(input));
+                    self.all_reachable();
                 }
             }
+        }
+    }
+
+    /// In this world everybody knows at once how to reach everybody who has a slot.
+    fn all_reachable(&mut self) {
+        let guests = self.store.iter().flat_map(|(header, _)| &header.guests);
+        let slots: BTreeSet<GuestSlot> = guests
+            .filter(|(_, guest)| !guest.is_known)
+            .map(|(slot, _)| *slot)
+            .collect();
+        if !slots.is_empty() {
+            self.take(Event::ToController(controller::Input::Reachable { slots }));
         }
     }
 

@@ -202,7 +202,9 @@ fn look(world: &World, bucket: Bucket) -> Option<Moment> {
     let (header, _) = world.store.as_ref()?;
     let entry = *world.entry(index)?;
     let is_suspect = |slot: &GuestSlot| world.state_of(*slot) == Some(Stored::Suspect);
-    let guests = header.guests.iter().map(|(slot, record)| {
+    // Of a guest that is not known to all the table has nothing but its number.
+    let known = header.guests.iter().filter(|(_, record)| record.is_known);
+    let guests = known.map(|(slot, record)| {
         let host = world.hosts.get(slot);
         let standing = match record.state {
             Stored::Serving => Standing::Serving,
