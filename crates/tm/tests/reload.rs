@@ -152,9 +152,9 @@ fn near_its_descriptor_limit_the_keeper_pauses_accepting_and_loses_nobody() {
         member.address
     );
     let options = Options {
-        fault: String::new(),
         threads: 1,
         descriptors: Some(400),
+        ..Options::default()
     };
     let instance = Instance::start_with(&site, &options);
     let stream = |seed| Stream::start(listen, seed, 100, Duration::from_millis(20));

@@ -9,10 +9,13 @@ use mio::Token;
 /// 65 ms.
 pub(super) const TICK_US: u64 = 1 << 16;
 const TICKS: usize = 1024;
+const WORDS: usize = TICKS / 64;
 
 #[derive(Debug)]
 pub(super) struct Wheel {
     places: Vec<Vec<Token>>,
+    /// A bit for each place that is not empty: a loop asks with each turn which is the next.
+    used: [u64; WORDS],
     /// The next tick to fire.
     next: u64,
     entries: usize,
@@ -22,6 +25,7 @@ impl Wheel {
     pub(super) fn new(now_us: u64) -> Self {
         Self {
             places: vec![Vec::new(); TICKS],
+            used: [0; WORDS],
             next: now_us / TICK_US + 1,
             entries: 0,
         }
@@ -35,7 +39,9 @@ impl Wheel {
         }
         let farthest = self.next + TICKS as u64 - 1;
         let tick = (at_us / TICK_US + 1).clamp(self.next, farthest);
-        self.places[(tick % TICKS as u64) as usize].push(token);
+        let place = (tick % TICKS as u64) as usize;
+        self.places[place].push(token);
+        self.used[place / 64] |= 1 << (place % 64);
         self.entries += 1;
         *armed_us = tick * TICK_US;
     }
@@ -49,9 +55,11 @@ impl Wheel {
         }
         let mut turns = 0;
         while self.next <= now && turns < TICKS {
-            let place = &mut self.places[(self.next % TICKS as u64) as usize];
+            let at = (self.next % TICKS as u64) as usize;
+            let place = &mut self.places[at];
             self.entries -= place.len();
             into.append(place);
+            self.used[at / 64] &= !(1 << (at % 64));
             self.next += 1;
             turns += 1;
         }
@@ -63,15 +71,48 @@ impl Wheel {
         if self.entries == 0 {
             return None;
         }
-        let ahead = (0..TICKS as u64)
-            .find(|ahead| !self.places[((self.next + ahead) % TICKS as u64) as usize].is_empty())?;
+        let ahead = self.next_used()?;
         Some(((self.next + ahead) * TICK_US).saturating_sub(now_us))
+    }
+
+    /// How far the next place is that is not empty.
+    fn next_used(&self) -> Option<u64> {
+        let start = (self.next % TICKS as u64) as usize;
+        let (word, bit) = (start / 64, start % 64);
+        // The first word comes twice: from its bit on, and at the end up to it.
+        (0..=WORDS).find_map(|step| {
+            let at = (word + step) % WORDS;
+            let mask = match step {
+                0 => u64::MAX << bit,
+                WORDS => (1u64 << bit) - 1,
+                _ => u64::MAX,
+            };
+            let found = self.used[at] & mask;
+            let place = at * 64 + found.trailing_zeros() as usize;
+            (found != 0).then(|| ((place + TICKS - start) % TICKS) as u64)
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_next_entry_is_found_wherever_it_is() {
+        for start in [0, 1, 63, 64, 1000, 1023, 5000] {
+            for ahead in [1, 2, 62, 63, 64, 65, 500, 959, 960, 1022] {
+                let mut wheel = Wheel::new(start * TICK_US);
+                let at_us = (start + ahead) * TICK_US;
+                wheel.set(Token(1), at_us, &mut 0);
+                let sleep_us = wheel.sleep_us(start * TICK_US).unwrap();
+                assert_eq!(sleep_us, (ahead + 1).min(1024) * TICK_US, "{start} {ahead}");
+                let mut due = Vec::new();
+                wheel.due(start * TICK_US + sleep_us, &mut due);
+                assert_eq!((due.len(), wheel.sleep_us(0)), (1, None));
+            }
+        }
+    }
 
     #[test]
     fn entries_fire_in_time_and_far_ones_early() {

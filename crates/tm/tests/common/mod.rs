@@ -32,6 +32,8 @@ pub struct Options {
     pub descriptors: Option<u32>,
     /// Of every worker that runs this program.
     pub fault: String,
+    /// Whether event loops tell of their allocations.
+    pub tells_allocations: bool,
 }
 
 impl Default for Options {
@@ -40,6 +42,7 @@ impl Default for Options {
             threads: 2,
             descriptors: None,
             fault: String::new(),
+            tells_allocations: false,
         }
     }
 }
@@ -159,6 +162,12 @@ impl Instance {
         fs::rename(fresh, path).unwrap();
     }
 
+    /// Allocations of event loops so far.
+    pub fn allocations(&self) -> u64 {
+        let file = self.folder.path().join(ARMED).join("allocations");
+        fs::metadata(file).unwrap().len()
+    }
+
     /// From now on a worker with the fault `die-at-PLACE` is killed there, once.
     pub fn arm(&self) {
         fs::write(self.folder.path().join(ARMED).join("once"), "").unwrap();
@@ -203,6 +212,9 @@ fn spawn(folder: &Path, options: &Options) -> Child {
         .env("TM_BUILD", "first")
         .env("TM_FAULT", &options.fault)
         .env("TM_ONCE", folder.join(ARMED).join("once"));
+    if options.tells_allocations {
+        command.env("TM_ALLOCATIONS", folder.join(ARMED).join("allocations"));
+    }
     if let Some(descriptors) = options.descriptors {
         command.arg(descriptors.to_string());
     }

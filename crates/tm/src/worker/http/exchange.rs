@@ -19,6 +19,9 @@ use crate::worker::stats::{Keyed, Lane};
 use crate::worker::tcp::CONNECT_TRIES_MAX;
 use crate::worker::trial::Point;
 
+/// Room for a request that may be sent again, kept by an idle connection to a member.
+const RETRY_BYTES_KEPT: usize = 1024;
+
 /// A request head is there: finds it a member. Returns the bytes of the head; `None`: the client is
 /// not to be stepped on.
 pub(super) fn request(
@@ -348,7 +351,9 @@ pub(super) fn release(core: &mut Core, http: &mut Http, index: usize, after: Aft
     let member = up.member;
     core.leave_member(member);
     up.client = None;
-    up.retry = Vec::new();
+    up.retry.clear();
+    // Requests on this connection need about as much again; one long head is no reason to keep it.
+    up.retry.shrink_to(RETRY_BYTES_KEPT);
     up.since_us = core.now_us;
     let idle = &mut core.tables.members[member].idle;
     let has_room = idle.len() < IDLE_PER_MEMBER_MAX && !core.is_draining;
