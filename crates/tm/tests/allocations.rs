@@ -59,9 +59,6 @@ fn warm_connections_allocate_nothing() {
     // What grows with time, not with requests: a place of the timer wheel that is used for the
     // first time.
     let requests = ROUNDS as u64 * 4;
-    assert!(
-        made < requests / 100,
-        "{made} allocations for {requests} requests"
-    );
+    assert!(made < 10, "{made} allocations for {requests} requests");
     eprintln!("{made} allocations for {requests} requests and {ROUNDS} pieces of a stream");
 }

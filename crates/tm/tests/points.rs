@@ -135,6 +135,11 @@ fn die_at(place: &str) {
             let total = "hitless_lost_connections_total{change=\"crash\"}";
             let counted = instance.try_labelled(total)?;
             let more = (counted as u64).checked_sub(lost)?;
+            let of_crash = |name: &str| {
+                instance.try_labelled(&format!("hitless_change_{name}{{change=\"crash\"}}"))
+            };
+            let judged = of_crash("carried_connections")? + of_crash("reset_connections")?;
+            (judged >= of_crash("connections")?).then_some(())?;
             (restarts as u64 == kills && more <= may_be_more).then_some(())
         });
         lost = instance.labelled("hitless_lost_connections_total{change=\"crash\"}") as u64;

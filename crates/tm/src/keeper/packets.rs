@@ -12,6 +12,7 @@ use std::sync::atomic::Ordering;
 
 use hitless_carry::memory;
 use hitless_carry::process::Watched;
+use hitless_carry::slots::{IN_FLIGHT, Kind, Slot, Slots};
 
 use super::course::{Input, State, Which};
 use super::listeners::{self, Listener};
@@ -104,9 +105,9 @@ impl Keeper {
                 new.build
             ));
         }
-        // What the keeper holds, the bound pipes included, plus the sockets to members of HTTP
-        // requests.
-        let needed = 2 * self.held.count as u64 + 64;
+        // What the keeper holds, pipes included, a member's socket for each request under way, and
+        // some that are idle. Too few show in the takeover, which is then undone.
+        let needed = self.held.count as u64 + requests_in_flight(&self.slots) + 256;
         (new.descriptors_max < needed).then(|| {
             format!(
                 "the new worker may open {} descriptors, {needed} are needed to take over what \
@@ -348,6 +349,13 @@ impl Keeper {
             journal: self.journal.clone(),
         }
     }
+}
+
+fn requests_in_flight(slots: &Slots) -> u64 {
+    let all = (0..slots.lanes())
+        .flat_map(|lane| (0..slots.slots_per_lane()).map(move |index| slots.slot(lane, index)));
+    let is_one = |slot: &&Slot| slot.kind() == Some(Kind::Http) && slot.has_flag(IN_FLIGHT);
+    all.filter(is_one).count() as u64
 }
 
 /// Writes a file that its owner alone can read.

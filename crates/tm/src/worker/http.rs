@@ -20,7 +20,7 @@ use mio::event::Event;
 use slab::Slab;
 
 use self::exchange::{act, close_down, connect_failed, drop_idle, fail};
-use self::flow::{Flushed, flush_client, flush_member, read_client, read_member};
+use self::flow::{Flushed, flush, read_client, read_member};
 use super::core_of_lane::{Core, ROUNDS_MAX, Source};
 use super::stats::Lane;
 use super::trial::Point;
@@ -391,7 +391,7 @@ fn arm(core: &mut Core, http: &mut Http, index: usize) {
 fn round(core: &mut Core, room: &mut Room, http: &mut Http, index: usize) -> bool {
     let mut has_moved = false;
     if !http.clients[index].codec.unsent(Side::Client).is_empty() {
-        match flush_client(core, http, index) {
+        match flush(core, http, index, Side::Client) {
             Flushed::All => has_moved = true,
             Flushed::Stuck => {}
             Flushed::Failed => return fail(core, room, http, index, Side::Client),
@@ -405,7 +405,7 @@ fn round(core: &mut Core, room: &mut Room, http: &mut Http, index: usize) -> boo
         && !http.ups[up].is_connecting
         && !client.codec.unsent(Side::Member).is_empty()
     {
-        match flush_member(core, http, index, up) {
+        match flush(core, http, index, Side::Member) {
             Flushed::All => has_moved = true,
             Flushed::Stuck => {}
             Flushed::Failed => return fail(core, room, http, index, Side::Member),

@@ -8,7 +8,7 @@ use hitless_proto::http1::{After, Event as Told, Side};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, Shutdown};
 
-use super::flow::put_client;
+use super::flow::put;
 use super::{
     Client, Closing, Http, IDLE_PER_MEMBER_MAX, LINGER_US_MAX, MEMBER_IDLE_US_MAX, Room, Up,
     protect, with_context, work,
@@ -46,7 +46,7 @@ pub(super) fn request(
         core.count(Lane::Refusals, 1);
         core.count_server(server, Keyed::Failures, 1);
         protect_kept(core, http, index);
-        put_client(core, room, http, index, 0..0);
+        put(core, room, http, index, Side::Client, 0..0);
         return http.clients.contains(index).then_some(consumed);
     }
     let client = &mut http.clients[index];
@@ -217,7 +217,7 @@ pub(super) fn act(core: &mut Core, room: &mut Room, http: &mut Http, index: usiz
     match told {
         Told::NeedMore | Told::Wait | Told::Request | Told::Response => {}
         Told::Body => {
-            put_client(core, room, http, index, 0..0);
+            put(core, room, http, index, Side::Client, 0..0);
         }
         Told::Done {
             client: after_client,
@@ -295,7 +295,7 @@ pub(super) fn refuse(core: &mut Core, room: &mut Room, http: &mut Http, index: u
             core.count(Lane::Refusals, 1);
             client.closing = Closing::Lingering;
             client.close_at_us = core.now_us + core.tables.limits.body_time_us;
-            put_client(core, room, http, index, 0..0);
+            put(core, room, http, index, Side::Client, 0..0);
         }
         Told::Abort(_) => end(core, http, index, End::Reset),
         _ => {

@@ -4,16 +4,18 @@
 //! A system call per read and one per write of what a read brought: small pieces are collected in
 //! the codec's output, and a long run of a body goes out behind it from where it was read.
 
+use core::ops::Range;
 use std::io::IoSlice;
 use std::os::fd::OwnedFd;
 
 use hitless_carry::slots::IN_FLIGHT;
-use hitless_proto::http1::{Event as Told, Side};
+use hitless_proto::http1::{Connection, Event as Told, Side};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
+use slab::Slab;
 
 use super::exchange::{act, fail, may_retry, note_done, request, retry};
-use super::{Closing, Http, READ_BYTES_MAX, Room, with_context};
+use super::{Client, Closing, Http, READ_BYTES_MAX, Room, Up, with_context};
 use crate::worker::core_of_lane::Core;
 use crate::worker::stats::Keyed;
 use crate::worker::trial::Point;
@@ -24,47 +26,94 @@ pub(super) enum Flushed {
     Failed,
 }
 
-pub(super) fn flush_client(core: &mut Core, http: &mut Http, index: usize) -> Flushed {
-    core.flush_registrations();
-    let client = &mut http.clients[index];
-    if !client.writable {
-        return Flushed::Stuck;
+/// Sends what waits for a side.
+pub(super) fn flush(core: &mut Core, http: &mut Http, index: usize, to: Side) -> Flushed {
+    if to == Side::Client {
+        core.flush_registrations();
     }
-    match send(&client.socket, client.codec.unsent(Side::Client), &[]) {
+    let (client, ups) = (&mut http.clients[index], &mut http.ups);
+    let (peer, codec, books) = split(client, ups, to);
+    let Some(peer) = peer.filter(|peer| *peer.writable) else {
+        return Flushed::Stuck;
+    };
+    match send(peer.socket, codec.unsent(to), &[]) {
         Ok(count) => {
-            client.written += count as u64;
-            client.codec.sent(Side::Client, count, core.now_us);
-            core.count_server(client.server, Keyed::BytesOut, count as u64);
+            codec.sent(to, count, core.now_us);
+            books.note(core, count);
         }
         Err(Errno::AGAIN) => {}
         Err(_) => return Flushed::Failed,
     }
-    client.writable = client.codec.unsent(Side::Client).is_empty();
-    if client.writable {
+    *peer.writable = codec.unsent(to).is_empty();
+    if *peer.writable {
         Flushed::All
     } else {
         Flushed::Stuck
     }
 }
 
-pub(super) fn flush_member(core: &Core, http: &mut Http, index: usize, up: usize) -> Flushed {
-    let (client, up) = (&mut http.clients[index], &mut http.ups[up]);
-    if !up.writable {
-        return Flushed::Stuck;
-    }
-    match send(&up.socket, client.codec.unsent(Side::Member), &[]) {
-        Ok(count) => {
-            client.codec.sent(Side::Member, count, core.now_us);
-            core.count_member(up.member, Keyed::BytesIn, count as u64);
+/// The socket of one side, and whether the kernel takes bytes for it.
+struct Peer<'a> {
+    socket: &'a OwnedFd,
+    writable: &'a mut bool,
+}
+
+/// Where bytes that went to one side are counted.
+enum Books<'a> {
+    Client {
+        server: usize,
+        written: &'a mut u64,
+    },
+    Member(usize),
+    /// There is no member at the moment: nothing can go there.
+    Nobody,
+}
+
+impl Books<'_> {
+    fn note(self, core: &Core, count: usize) {
+        let count = count as u64;
+        match self {
+            Self::Client { server, written } => {
+                *written += count;
+                core.count_server(server, Keyed::BytesOut, count);
+            }
+            Self::Member(member) => core.count_member(member, Keyed::BytesIn, count),
+            Self::Nobody => {}
         }
-        Err(Errno::AGAIN) => {}
-        Err(_) => return Flushed::Failed,
     }
-    up.writable = client.codec.unsent(Side::Member).is_empty();
-    if up.writable {
-        Flushed::All
-    } else {
-        Flushed::Stuck
+}
+
+/// A client's parts, with the socket of one side; `None`: there is no connection to a member, or
+/// none yet.
+fn split<'a>(
+    client: &'a mut Client,
+    ups: &'a mut Slab<Up>,
+    to: Side,
+) -> (Option<Peer<'a>>, &'a mut Connection, Books<'a>) {
+    let codec = &mut client.codec;
+    match to {
+        Side::Client => (
+            Some(Peer {
+                socket: &client.socket,
+                writable: &mut client.writable,
+            }),
+            codec,
+            Books::Client {
+                server: client.server,
+                written: &mut client.written,
+            },
+        ),
+        Side::Member => match client.up.and_then(|at| ups.get_mut(at)) {
+            Some(up) if !up.is_connecting => (
+                Some(Peer {
+                    socket: &up.socket,
+                    writable: &mut up.writable,
+                }),
+                codec,
+                Books::Member(up.member),
+            ),
+            _ => (None, codec, Books::Nobody),
+        },
     }
 }
 
@@ -129,7 +178,7 @@ pub(super) fn read_client(core: &mut Core, room: &mut Room, http: &mut Http, ind
         }
         return false;
     }
-    let consumed = step_client(core, room, http, index, length);
+    let consumed = step_through(core, room, http, index, Side::Client, length);
     let Some(client) = http.clients.get_mut(index) else {
         return true;
     };
@@ -148,32 +197,35 @@ pub(super) fn read_client(core: &mut Core, room: &mut Room, http: &mut Http, ind
     has_more
 }
 
-/// Steps through `length` bytes of client input in the scratch buffer and keeps what is left.
-/// Returns the bytes used.
-pub(super) fn step_client(
+/// Steps through `length` bytes of one side's input in the scratch buffer, sends what comes of it
+/// to the other, and keeps what is left. Returns the bytes used.
+fn step_through(
     core: &mut Core,
     room: &mut Room,
     http: &mut Http,
     index: usize,
+    from: Side,
     length: usize,
 ) -> usize {
+    let to = from.other();
     let mut at = 0;
     loop {
         let client = &mut http.clients[index];
-        if !client.codec.unsent(Side::Member).is_empty() && client.up.is_some() {
+        let has_taker = to == Side::Client || client.up.is_some();
+        if has_taker && !client.codec.unsent(to).is_empty() {
             break;
         }
         let step = with_context(core, client.address, |cx| {
             client
                 .codec
-                .step(Side::Client, cx, &room.scratch[at..length], &mut room.work)
+                .step(from, cx, &room.scratch[at..length], &mut room.work)
         });
         let tail = at + step.tail.start..at + step.tail.end;
         at += step.consumed;
         match step.event {
             Told::Body | Told::NeedMore | Told::Wait => {
                 // Small pieces are collected; a long one goes out with them.
-                if !tail.is_empty() && !put_member(core, room, http, index, tail) {
+                if !tail.is_empty() && !put(core, room, http, index, to, tail) {
                     break;
                 }
                 if step.event != Told::Body {
@@ -184,27 +236,50 @@ pub(super) fn step_client(
                 Some(consumed) => at += consumed,
                 None => break,
             },
+            Told::Response => {
+                at += with_context(core, client.address, |cx| {
+                    client
+                        .codec
+                        .forward_response(cx, &room.scratch[at..length], &mut room.work)
+                });
+            }
             told => {
-                if !put_member(core, room, http, index, tail) {
-                    break;
+                if from == Side::Member && matches!(told, Told::Done { .. }) {
+                    note_done(core, client, (room.work.out.len() + tail.len()) as u64);
                 }
-                let rest = room.scratch[at..length].to_vec();
-                http.clients[index].codec.keep_stuck(Side::Client, &rest);
-                act(core, room, http, index, told);
+                if put(core, room, http, index, to, tail) {
+                    core.point(Point::Answered);
+                    leave(http, index, from, &room.scratch[at..length]);
+                    act(core, room, http, index, told);
+                }
+                room.work.out.clear();
                 return at;
             }
         }
     }
     if let Some(client) = http.clients.get_mut(index) {
-        client
-            .codec
-            .keep_stuck(Side::Client, &room.scratch[at..length]);
+        client.codec.keep_stuck(from, &room.scratch[at..length]);
         if !room.work.out.is_empty() {
-            put_member(core, room, http, index, 0..0);
+            put(core, room, http, index, to, 0..0);
         }
     }
     room.work.out.clear();
     at
+}
+
+/// What is left of a side's input where an exchange ends.
+fn leave(http: &mut Http, index: usize, from: Side, rest: &[u8]) {
+    let client = &mut http.clients[index];
+    match from {
+        // Its next request.
+        Side::Client => client.codec.keep_stuck(from, rest),
+        // What a member sent behind its response belongs to nobody: it is mad, and not used again.
+        Side::Member => {
+            if let Some(at) = client.up.filter(|_| !rest.is_empty()) {
+                http.ups[at].is_at_end = true;
+            }
+        }
+    }
 }
 
 /// Reads from the member and takes the codec's steps.
@@ -223,7 +298,7 @@ pub(super) fn read_member(
     if stuck == room_end {
         // A member whose output cannot be used although there is as much of it as a head may have:
         // the codec says so.
-        step_member(core, room, http, index, stuck);
+        step_through(core, room, http, index, Side::Member, stuck);
         return false;
     }
     let into = &mut room.scratch[stuck..room_end];
@@ -253,7 +328,7 @@ pub(super) fn read_member(
     if length == 0 && !is_end {
         return false;
     }
-    step_member(core, room, http, index, length);
+    step_through(core, room, http, index, Side::Member, length);
     let Some(client) = http.clients.get_mut(index) else {
         return true;
     };
@@ -262,166 +337,68 @@ pub(super) fn read_member(
             client.codec.end_of_stream(Side::Member, cx, &mut room.work)
         });
         if !room.work.out.is_empty() {
-            put_client(core, room, http, index, 0..0);
+            put(core, room, http, index, Side::Client, 0..0);
         }
         act(core, room, http, index, told);
     }
     true
 }
 
-pub(super) fn step_member(
+/// Sends what the codec wrote and then a range of the scratch buffer to one side, or keeps it for
+/// later; towards a member that is connecting all of it waits. `false`: the connection is over.
+pub(super) fn put(
     core: &mut Core,
     room: &mut Room,
     http: &mut Http,
     index: usize,
-    length: usize,
-) {
-    let mut at = 0;
-    loop {
-        let client = &mut http.clients[index];
-        if !client.codec.unsent(Side::Client).is_empty() {
-            break;
-        }
-        let step = with_context(core, client.address, |cx| {
-            client
-                .codec
-                .step(Side::Member, cx, &room.scratch[at..length], &mut room.work)
-        });
-        let tail = at + step.tail.start..at + step.tail.end;
-        at += step.consumed;
-        match step.event {
-            Told::Body | Told::NeedMore | Told::Wait => {
-                if !tail.is_empty() && !put_client(core, room, http, index, tail) {
-                    break;
-                }
-                if step.event != Told::Body {
-                    break;
-                }
-            }
-            Told::Response => {
-                let consumed = with_context(core, client.address, |cx| {
-                    client
-                        .codec
-                        .forward_response(cx, &room.scratch[at..length], &mut room.work)
-                });
-                at += consumed;
-            }
-            told => {
-                if matches!(told, Told::Done { .. }) {
-                    let client = &http.clients[index];
-                    note_done(core, client, (room.work.out.len() + tail.len()) as u64);
-                }
-                put_client(core, room, http, index, tail);
-                core.point(Point::Answered);
-                if let Some(client) = http.clients.get_mut(index) {
-                    // What a member sent behind its response belongs to nobody: it is mad, and not
-                    // used again.
-                    let is_clean = at == length;
-                    if !is_clean && let Some(up) = client.up {
-                        http.ups[up].is_at_end = true;
-                    }
-                    act(core, room, http, index, told);
-                }
-                room.work.out.clear();
-                return;
-            }
-        }
-    }
-    if let Some(client) = http.clients.get_mut(index) {
-        client
-            .codec
-            .keep_stuck(Side::Member, &room.scratch[at..length]);
-        if !room.work.out.is_empty() {
-            put_client(core, room, http, index, 0..0);
-        }
-    }
-    room.work.out.clear();
-}
-
-/// Sends what the codec wrote and then a range of the scratch buffer to the client. `false`: the
-/// connection is over.
-pub(super) fn put_client(
-    core: &mut Core,
-    room: &mut Room,
-    http: &mut Http,
-    index: usize,
-    tail: core::ops::Range<usize>,
+    to: Side,
+    tail: Range<usize>,
 ) -> bool {
+    if to == Side::Client {
+        core.flush_registrations();
+        core.point(Point::Answering);
+    }
     let Some(client) = http.clients.get_mut(index) else {
         return false;
     };
     let (out, tail) = (&room.work.out[..], &room.scratch[tail]);
+    let length = out.len() + tail.len();
+    let (peer, codec, books) = split(client, &mut http.ups, to);
+    let is_free = length > 0 && codec.unsent(to).is_empty();
     let mut sent = 0;
-    core.flush_registrations();
-    if client.codec.unsent(Side::Client).is_empty() && client.writable && out.len() + tail.len() > 0
-    {
-        core.point(Point::Answering);
-        match send_parts(&client.socket, out, tail) {
-            Ok(count) => sent = count,
-            Err(Errno::AGAIN) => {}
-            Err(_) => {
-                room.work.out.clear();
-                fail(core, room, http, index, Side::Client);
-                return false;
-            }
+    if let Some(peer) = peer.filter(|peer| is_free && *peer.writable) {
+        let result = send_parts(peer.socket, out, tail);
+        sent = result.unwrap_or(0);
+        *peer.writable = sent == length;
+        if result.is_err_and(|errno| errno != Errno::AGAIN) {
+            room.work.out.clear();
+            return has_failed(core, room, http, index, to);
         }
-        client.written += sent as u64;
-        client.writable = sent == out.len() + tail.len();
-        core.count_server(client.server, Keyed::BytesOut, sent as u64);
+        books.note(core, sent);
     }
-    client
-        .codec
-        .keep_unsent(Side::Client, &out[sent.min(out.len())..]);
-    client
-        .codec
-        .keep_unsent(Side::Client, &tail[sent.saturating_sub(out.len())..]);
+    // Without a member, what was for it is nobody's.
+    if to == Side::Client || client.up.is_some() {
+        let codec = &mut client.codec;
+        codec.keep_unsent(to, &out[sent.min(out.len())..]);
+        codec.keep_unsent(to, &tail[sent.saturating_sub(out.len())..]);
+    }
     room.work.out.clear();
+    if to == Side::Member {
+        core.point(Point::RequestSent);
+    }
     true
 }
 
-/// The same towards the member; while it is connecting, all of it waits. `false`: the connection is
-/// over.
-pub(super) fn put_member(
-    core: &Core,
-    room: &mut Room,
-    http: &mut Http,
-    index: usize,
-    tail: core::ops::Range<usize>,
-) -> bool {
-    let Some(client) = http.clients.get_mut(index) else {
+/// A side takes no bytes any more. `false`: the connection is over.
+fn has_failed(core: &mut Core, room: &mut Room, http: &mut Http, index: usize, side: Side) -> bool {
+    if side == Side::Client {
+        fail(core, room, http, index, side);
         return false;
-    };
-    let (out, tail) = (&room.work.out[..], &room.scratch[tail]);
-    let mut sent = 0;
-    let mut has_failed = false;
-    let is_empty = client.codec.unsent(Side::Member).is_empty();
-    if let Some(up) = client.up.map(|up| &mut http.ups[up])
-        && !up.is_connecting
-        && up.writable
-        && is_empty
-        && out.len() + tail.len() > 0
-    {
-        match send_parts(&up.socket, out, tail) {
-            Ok(count) => sent = count,
-            Err(Errno::AGAIN) => {}
-            // It may have answered before it closed: reading tells. The bytes are nobody's any
-            // more.
-            Err(_) => has_failed = true,
-        }
-        up.writable = sent == out.len() + tail.len();
-        core.count_member(up.member, Keyed::BytesIn, sent as u64);
-        up.readable |= has_failed;
-        core.point(Point::RequestSent);
     }
-    if !has_failed && client.up.is_some() {
-        client
-            .codec
-            .keep_unsent(Side::Member, &out[sent.min(out.len())..]);
-        client
-            .codec
-            .keep_unsent(Side::Member, &tail[sent.saturating_sub(out.len())..]);
+    // It may have answered before it closed: reading tells. The bytes are nobody's any more.
+    if let Some(up) = http.clients[index].up {
+        http.ups[up].readable = true;
     }
-    room.work.out.clear();
     true
 }
 
