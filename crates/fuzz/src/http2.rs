@@ -136,7 +136,7 @@ fn drive(connection: &mut Connection, cx: &Context<'_>, seen: &mut Seen) {
         connection.take_output(&mut work, cx.now_us);
     }
     connection.take_output(&mut work, cx.now_us);
-    while connection.next_writable(cx).is_some() {}
+    while connection.next_writable(cx, &[]).is_some() {}
     seen.output.extend_from_slice(connection.poll_output());
     let count = connection.poll_output().len();
     connection.sent(count, cx.now_us);

@@ -17,6 +17,7 @@ pub mod hpack;
 mod interface;
 mod judge;
 mod limits;
+mod opening;
 mod receive;
 mod send;
 mod settings;

@@ -198,7 +198,7 @@ impl Ours {
                 }
             }
         }
-        while let Some(id) = self.call(|connection, cx, _| connection.next_writable(cx)) {
+        while let Some(id) = self.call(|connection, cx, out| connection.next_writable(cx, out)) {
             self.serve(id);
         }
     }

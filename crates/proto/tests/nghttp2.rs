@@ -216,7 +216,7 @@ impl Served {
     }
 
     fn writable(&mut self) {
-        while let Some(id) = self.call(|connection, cx, _| connection.next_writable(cx)) {
+        while let Some(id) = self.call(|connection, cx, out| connection.next_writable(cx, out)) {
             self.serve(id);
         }
     }

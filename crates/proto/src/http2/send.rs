@@ -162,9 +162,11 @@ impl Connection {
     }
 
     /// The next stream that could not send all it had and can send some now, each in its turn. Ask
-    /// after each turn of steps, and when output was sent, until there is none.
-    pub fn next_writable(&mut self, cx: &Context<'_>) -> Option<u32> {
-        if self.send_window <= 0 || self.unsent.len() >= cx.limits.unsent_bytes_max {
+    /// after each turn of steps, and when output was sent, until there is none. `out` is the output
+    /// that was appended and not sent or kept yet: it counts like what is unsent.
+    pub fn next_writable(&mut self, cx: &Context<'_>, out: &[u8]) -> Option<u32> {
+        let waiting = self.unsent.len() + out.len();
+        if self.send_window <= 0 || waiting >= cx.limits.unsent_bytes_max {
             return None;
         }
         while let Some(id) = self.waiting.pop_front() {

@@ -348,7 +348,7 @@ impl End {
 
     /// False: nobody's turn.
     fn serve_writable(&mut self) -> bool {
-        let Some(id) = self.call(|connection, cx, _| connection.next_writable(cx)) else {
+        let Some(id) = self.call(|connection, cx, out| connection.next_writable(cx, out)) else {
             return false;
         };
         if let Some(at) = self.owed.iter().position(|(owed, ..)| *owed == id) {

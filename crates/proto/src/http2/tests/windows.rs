@@ -1,7 +1,7 @@
 //! Flow control both ways: bounds, back-pressure, fairness.
 
 use crate::http2::frame::Kind;
-use crate::http2::{ErrorCode, Fault, Limits, Role};
+use crate::http2::{Connection, Context, ErrorCode, Event, Fault, Head, Limits, Role, Work};
 
 use super::driver::{Action, End, Seen};
 use super::wire::{self, GET, POST, data, headers, padded, window};
@@ -358,4 +358,74 @@ fn what_crosses_a_reset_is_given_back() {
             .iter()
             .all(|seen| !matches!(seen, Seen::Data { .. }))
     );
+}
+
+/// As a worker does it: output stays in the thread's vector until the turn is over.
+#[test]
+fn a_turn_ends_when_its_output_is_large_enough() {
+    let limits = Limits::default();
+    let cx = Context {
+        now_us: 0,
+        limits: &limits,
+    };
+    let mut work = Work::default();
+    let mut connection = Connection::server(&cx, &mut work.out);
+    let streams = [1, 3, 5];
+    let mut input = [wire::hello(), wire::setting(4, 1 << 30), window(0, 1 << 30)].concat();
+    for stream in streams {
+        input.extend(headers(stream, GET, true));
+    }
+    // Read in two goes, the first one ending inside a frame.
+    let (first, second) = input.split_at(input.len() - 7);
+    let mut scratch = vec![0; 4_096];
+    for bytes in [first, second] {
+        let stuck = connection.take_stuck(&mut scratch);
+        scratch[stuck..stuck + bytes.len()].copy_from_slice(bytes);
+        let (mut at, end) = (0, stuck + bytes.len());
+        loop {
+            let step = connection.step(&cx, &scratch[at..end], &mut work);
+            at += step.consumed;
+            if step.event == Event::NeedMore {
+                break;
+            }
+        }
+        connection.keep_stuck(&scratch[at..end]);
+    }
+    assert_eq!(connection.streams(), 3);
+    work.out.clear();
+    let mut head = Head::default();
+    head.begin_response(200);
+    for stream in streams {
+        connection
+            .respond(&cx, stream, &head, false, &mut work.out)
+            .unwrap();
+    }
+    let body = vec![0; 1_000_000];
+    let mut left = [1_000_000_usize; 3];
+    let mut place = Some(0);
+    let mut turns = 0;
+    while left.iter().any(|left| *left > 0) {
+        if let Some(index) = place {
+            let data = &body[..left[index]];
+            let sent = connection.send_data(&cx, streams[index], data, true, &mut work.out);
+            left[index] -= sent.unwrap();
+        } else {
+            // The turn is over: all of it is sent.
+            assert!(work.out.len() <= 65_536 + 16_393, "{}", work.out.len());
+            work.out.clear();
+            turns += 1;
+        }
+        let next = connection.next_writable(&cx, &work.out);
+        place = next.map(|id| streams.iter().position(|stream| *stream == id).unwrap());
+        if turns == 0 {
+            // The others ask too, and wait.
+            for (index, stream) in streams.iter().enumerate().skip(1) {
+                let data = &body[..left[index]];
+                let sent = connection.send_data(&cx, *stream, data, true, &mut work.out);
+                left[index] -= sent.unwrap();
+            }
+        }
+        assert!(turns < 100);
+    }
+    assert_eq!(connection.streams(), 0);
 }
