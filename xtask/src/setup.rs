@@ -205,7 +205,11 @@ fn install(packages: &[Package]) -> Result<()> {
     eprintln!("setup: installing {}", names.join(" "));
     let _no_services = NoServices::start()?;
     // Which packages exist is the mirror's word of today, so the lists are fetched first.
-    check(program("apt-get").args(["-q", "-q", "update"]))?;
+    check(
+        program("apt-get")
+            .args(["-q", "-q", "update"])
+            .stdout(Stdio::null()),
+    )?;
     let mut apt = program("apt-get");
     apt.env("DEBIAN_FRONTEND", "noninteractive");
     apt.args(["-q", "-q", "install", "--yes", "--no-install-recommends"])

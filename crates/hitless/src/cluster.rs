@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use hitless_api::{
-    AdminState, BlockingClient, Change, ChangeState, ClientError, ConfigState, ErrorCode, Health,
-    Order, Wait,
+    AdminState, BlockingClient, Change, ChangeState, ClientError, ConfigState, ErrorCode, Guest,
+    Health, Node, Order, Wait,
 };
 use serde::Serialize;
 
@@ -148,6 +148,8 @@ pub(crate) struct UndrainOptions {
 pub(crate) struct ScaleOptions {
     /// How many guests shall serve
     count: usize,
+    #[command(flatten)]
+    watch: Watch,
     #[command(flatten)]
     which: Which,
 }
@@ -427,52 +429,67 @@ pub(crate) fn undrain(options: &UndrainOptions) -> Result<Exit> {
 pub(crate) fn scale(options: &ScaleOptions) -> Result<Exit> {
     let client = options.which.client();
     let nodes = client.nodes().map_err(explain)?.items;
-    let mut guests = client.guests().map_err(explain)?.items;
-    let total = guests.len();
-    guests.retain(|guest| guest.admin == AdminState::Ready);
-    let mut names: Vec<String> = guests.iter().map(|guest| guest.name.clone()).collect();
-    let mut per_node: Vec<(usize, String)> = nodes
+    let guests = client.guests().map_err(explain)?.items;
+    let orders = scaling(&nodes, &guests, options.count)?;
+    let mut changes = Vec::with_capacity(orders.len());
+    for order in &orders {
+        changes.push(client.order(order).map_err(explain)?.change);
+    }
+    // All are under way before the first is waited for.
+    let until = options
+        .watch
+        .timeout
+        .map(|timeout| Instant::now() + timeout);
+    for change in &changes {
+        let exit = follow_until(&client, change, options.watch.watch, until)?;
+        if exit != Exit::Done {
+            return Ok(exit);
+        }
+    }
+    Ok(Exit::Done)
+}
+
+/// What has to be ordered for `count` guests to serve.
+fn scaling(nodes: &[Node], guests: &[Guest], count: usize) -> Result<Vec<Order>> {
+    let serving: Vec<&Guest> = guests
+        .iter()
+        .filter(|guest| guest.admin == AdminState::Ready)
+        .collect();
+    let mut names: Vec<String> = serving.iter().map(|guest| guest.name.clone()).collect();
+    let mut per_node: Vec<(usize, &str)> = nodes
         .iter()
         .filter(|node| node.admin == AdminState::Ready)
         .map(|node| {
-            (
-                guests
-                    .iter()
-                    .filter(|guest| guest.node == node.name)
-                    .count(),
-                node.name.clone(),
-            )
+            let here = serving.iter().filter(|guest| guest.node == node.name);
+            (here.count(), node.name.as_str())
         })
         .collect();
+    // A guest that still drains keeps its name.
+    let mut free = (1..)
+        .map(|number| format!("guest-{number}"))
+        .filter(|name| guests.iter().all(|guest| guest.name != *name));
     let mut orders = Vec::new();
-    let mut number = total;
-    while names.len() < options.count {
-        number += 1;
-        let guest = format!("guest-{number}");
-        per_node.sort();
-        let Some((count, node)) = per_node.first_mut() else {
+    while names.len() < count {
+        per_node.sort_unstable();
+        let (Some((here, node)), Some(guest)) = (per_node.first_mut(), free.next()) else {
             return Err(Failure::new(Exit::Failed, "no node can take a guest").into());
         };
-        *count += 1;
+        *here += 1;
         names.push(guest.clone());
         orders.push(Order::AddGuest {
             guest,
-            node: node.clone(),
+            node: (*node).to_owned(),
         });
     }
     names.sort();
-    for guest in names.into_iter().skip(options.count) {
+    for guest in names.into_iter().skip(count) {
         orders.push(Order::DrainGuest {
             guest,
             deadline_s: None,
             remove: true,
         });
     }
-    for order in &orders {
-        let accepted = client.order(order).map_err(explain)?;
-        output::print(&format!("{}\n", accepted.change))?;
-    }
-    Ok(Exit::Done)
+    Ok(orders)
 }
 
 fn ask(which: &Which, order: &Order, watch: &Watch) -> Result<Exit> {
@@ -509,7 +526,17 @@ fn kind_of(which: &Which, name: &str) -> Result<Thing> {
 /// Follows a change, if asked to: a line that changes on a terminal, a line per change of it when
 /// piped.
 fn follow(client: &BlockingClient, name: &str, watch: &Watch) -> Result<Exit> {
-    if !watch.watch {
+    let until = watch.timeout.map(|timeout| Instant::now() + timeout);
+    follow_until(client, name, watch.watch, until)
+}
+
+fn follow_until(
+    client: &BlockingClient,
+    name: &str,
+    watches: bool,
+    until: Option<Instant>,
+) -> Result<Exit> {
+    if !watches {
         output::print(&format!("{name}\n"))?;
         return Ok(Exit::Done);
     }
@@ -517,7 +544,6 @@ fn follow(client: &BlockingClient, name: &str, watch: &Watch) -> Result<Exit> {
     if is_terminal {
         eprintln!("(Ctrl-C stops watching, not the change; `hitless get changes {name}` shows it)");
     }
-    let until = watch.timeout.map(|timeout| Instant::now() + timeout);
     let mut last = String::new();
     loop {
         // A controller that is being restarted is no reason to stop watching.
@@ -674,3 +700,6 @@ fn joined(names: &[String]) -> String {
 fn seconds(time: Option<Duration>) -> Option<u64> {
     time.map(|time| time.as_secs())
 }
+
+#[cfg(test)]
+mod tests;

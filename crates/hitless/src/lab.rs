@@ -8,14 +8,20 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
+use hitless_carry::signals::Signals;
+use hitless_hypervisor::Process;
 use hitless_lab::cluster::Cluster;
+use hitless_lab::machine::{self, Size};
+use hitless_lab::runner::{self, Outcome};
 use hitless_lab::script::Script;
 use hitless_lab::show::Show;
 use hitless_lab::topology::Topology;
-use hitless_lab::world::{self, World};
-use hitless_lab::{client, machine, runner, server};
+use hitless_lab::world::World;
+use hitless_lab::{client, life, server};
+use rustix::event::{PollFd, PollFlags};
+use rustix::process::Signal;
 
-use crate::exit::Exit;
+use crate::exit::{Exit, Failure};
 use crate::output;
 
 #[derive(Args, Debug)]
@@ -80,32 +86,64 @@ pub(crate) fn run(options: Options) -> Result<Exit> {
             let text = std::fs::read_to_string(&topology)
                 .with_context(|| format!("cannot read {}", topology.display()))?;
             let topology = Topology::parse(&text)?;
-            machine::check(machine::need(&topology, 0), machine::available()?)?;
-            world::reap()?;
-            let mut world = World::up(topology, &program(binary)?, None)?;
-            let cluster = Cluster::of(&world);
-            if let Err(error) = cluster.start(&mut world) {
+            machine::check(Size::of(&topology).need(), machine::available()?)?;
+            life::reap()?;
+            let id = topology.id.clone();
+            take_down_when_interrupted(&id)?;
+            let mut world = World::up(topology, &program(binary)?)?;
+            let started = Cluster::of(&world).start(&mut world);
+            if let Err(error) = started.and_then(|()| world.keep()) {
                 Show::new(true).logs(&world);
-                world::down(&world.topology().id)?;
+                life::down(&id)?;
                 return Err(error);
             }
             output::print(&status(&world))?;
             Ok(Exit::Done)
         }
         Command::Down { id: Some(id) } => {
-            world::down(&id)?;
+            if !life::down(&id)? {
+                let known = life::all();
+                let hint = match known.is_empty() {
+                    true => "there is none".to_owned(),
+                    false => format!("there are: {}", known.join(", ")),
+                };
+                return Err(
+                    Failure::new(Exit::Failed, format!("there is no lab {id}; {hint}")).into(),
+                );
+            }
+            output::print(&format!("took down lab {id}\n"))?;
             Ok(Exit::Done)
         }
         Command::Down { id: None } => {
-            for id in world::reap()? {
+            for id in life::reap()? {
                 output::print(&format!("took down lab {id}\n"))?;
+            }
+            for id in life::all() {
+                output::print(&format!(
+                    "lab {id} is in use or was left up: `hitless lab down {id}` ends it\n"
+                ))?;
             }
             Ok(Exit::Done)
         }
-        Command::Status { id } => {
-            let ids = id.map_or_else(world::all, |id| vec![id]);
+        Command::Status { id: Some(id) } => {
+            output::print(&status(&World::open(&id)?))?;
+            Ok(Exit::Done)
+        }
+        Command::Status { id: None } => {
+            let ids = life::all();
+            if ids.is_empty() {
+                output::print("no lab is up\n")?;
+            }
             for id in ids {
-                output::print(&status(&World::open(&id)?))?;
+                let text = match World::open(&id) {
+                    Ok(world) => status(&world),
+                    Err(error) => {
+                        format!(
+                            "lab {id}: {error:#}; `hitless lab down {id}` removes its remains\n"
+                        )
+                    }
+                };
+                output::print(&text)?;
             }
             Ok(Exit::Done)
         }
@@ -115,19 +153,28 @@ pub(crate) fn run(options: Options) -> Result<Exit> {
             json,
             direct,
         } => {
-            let script = Script::read(&script)?;
             let mut show = Show::new(json);
-            let document = if direct {
-                runner::run_direct(&script, &program(binary)?, &mut show)?
-            } else {
-                runner::run(&script, &program(binary)?, &mut show)?
+            let outcome = match Script::read(&script).and_then(|script| {
+                let binary = program(binary)?;
+                take_down_when_interrupted(&script.topology.id)?;
+                Ok(match direct {
+                    true => runner::run_direct(&script, &binary, &mut show),
+                    false => runner::run(&script, &binary, &mut show),
+                })
+            }) {
+                Ok(outcome) => outcome,
+                Err(error) => Outcome {
+                    error: Some(error),
+                    ..Outcome::default()
+                },
             };
-            show.end(&document)?;
-            Ok(if document.kept {
-                Exit::Done
-            } else {
-                Exit::Failed
-            })
+            // A reader of documents gets one, whatever happened.
+            show.end(&outcome.document)?;
+            match (outcome.error, outcome.document.kept) {
+                (Some(error), _) => Err(error),
+                (None, true) => Ok(Exit::Done),
+                (None, false) => Ok(Exit::Failed),
+            }
         }
         Command::Client => {
             client::run(std::io::stdin(), std::io::stdout())?;
@@ -146,10 +193,33 @@ pub(crate) fn run(options: Options) -> Result<Exit> {
             pid,
             started_ticks,
         } => {
-            world::guard(&id, pid, started_ticks)?;
+            life::guard(&id, pid, started_ticks)?;
             Ok(Exit::Done)
         }
     }
+}
+
+/// Ctrl-C and its like end the program, but not before the lab is gone. Call it before there are
+/// threads. (What kills without a word is the guard's business.)
+fn take_down_when_interrupted(id: &str) -> Result<()> {
+    const INTERRUPTED: i32 = 130;
+    let signals = [Signal::INT, Signal::TERM, Signal::HUP].map(Signal::as_raw);
+    let signals = Signals::open(&signals).context("cannot take signals")?;
+    let own = Process::find(std::process::id()).context("cannot read the own process")?;
+    let id = id.to_owned();
+    std::thread::Builder::new()
+        .name("interrupted".to_owned())
+        .spawn(move || {
+            let mut asked = [PollFd::new(&signals, PollFlags::IN)];
+            while rustix::event::poll(&mut asked, None).is_err() || signals.next().is_none() {}
+            eprintln!("\ninterrupted: taking lab {id} down");
+            if let Err(error) = life::down_if_of(&id, own) {
+                eprintln!("{error:#}");
+            }
+            std::process::exit(INTERRUPTED);
+        })
+        .context("cannot start a thread")?;
+    Ok(())
 }
 
 fn program(given: Option<PathBuf>) -> Result<PathBuf> {
@@ -161,7 +231,12 @@ fn program(given: Option<PathBuf>) -> Result<PathBuf> {
 
 fn status(world: &World) -> String {
     let topology = world.topology();
-    let mut text = format!("lab {}: nodes {}\n", topology.id, topology.nodes.join(", "));
+    let runner = match world.state().owner {
+        Some((pid, _)) => format!(", run by process {pid}"),
+        None => String::new(),
+    };
+    let nodes: Vec<&str> = world.state().numbers.keys().map(String::as_str).collect();
+    let mut text = format!("lab {}: nodes {}{runner}\n", topology.id, nodes.join(", "));
     match Cluster::of(world).status() {
         Ok(status) => {
             let settled = if status.settled {
@@ -178,8 +253,8 @@ fn status(world: &World) -> String {
     }
     let [v4, v6] = topology.vips();
     text.push_str(&format!(
-        "  orders:  {}\n  traffic: nsenter --net=/run/netns/{} curl http://{v4}/{} (or http://[{v6}]/)\n",
-        world.api_socket().display(),
+        "  orders:  hitless get guests --controller {}\n  traffic: nsenter --net=/run/netns/{} curl http://{v4}/{} (or http://[{v6}]/)\n",
+        world.controller_folder().display(),
         topology.namespace("clients"),
         topology.objects.first().copied().unwrap_or(1),
     ));

@@ -53,7 +53,7 @@ pub(crate) fn keep(file: &Path, run_folder: &Path, engine: &Engine) -> Result<Ex
     let file = std::path::absolute(file).context("cannot make the file's path absolute")?;
     let mut options = KeeperOptions::new(file, run_folder.to_owned(), program()?);
     options.worker_args = vec![OsString::from("worker")];
-    options.build_id = version::BUILD.to_owned();
+    options.build_id = version::build().to_owned();
     options.threads = engine.threads;
     options.drain = engine.drain;
     match keeper::run(options) {

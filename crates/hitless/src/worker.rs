@@ -12,7 +12,7 @@ pub(crate) struct Options {}
 
 pub(crate) fn run(_options: &Options) -> Result<Exit> {
     logging::start();
-    match hitless_tm::worker::run(version::BUILD) {
+    match hitless_tm::worker::run(version::build()) {
         Ok(()) => Ok(Exit::Done),
         Err(error @ WorkerError::NoKeeper) => {
             let failure = Failure::new(Exit::Usage, error.to_string());

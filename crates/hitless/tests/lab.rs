@@ -13,6 +13,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
+
 const HITLESS: &str = env!("CARGO_BIN_EXE_hitless");
 
 fn can_run(test: &str) -> bool {
@@ -69,7 +71,13 @@ impl Lab {
             .unwrap()
     }
 
-    /// What of the lab is on the machine: namespaces and its folder.
+    fn has(&self, namespace: &str) -> bool {
+        Path::new("/run/netns")
+            .join(format!("hl-{}-{namespace}", self.id))
+            .exists()
+    }
+
+    /// What of the lab is on the machine: namespaces, its folder, its guard's files.
     fn left(&self) -> Vec<String> {
         let mut left: Vec<String> = fs::read_dir("/run/netns")
             .into_iter()
@@ -79,6 +87,12 @@ impl Lab {
             .collect();
         let folder = PathBuf::from("/run/hitless-lab").join(&self.id);
         left.extend(folder.exists().then(|| folder.display().to_string()));
+        let guards = format!("hitless-lab-guard-{}-", self.id);
+        let run = fs::read_dir("/run").into_iter().flatten();
+        left.extend(
+            run.filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+                .filter(|name| name.starts_with(&guards)),
+        );
         left
     }
 
@@ -95,7 +109,7 @@ impl Drop for Lab {
     fn drop(&mut self) {
         let _ = Command::new(HITLESS)
             .args(["lab", "down", &self.id])
-            .status();
+            .output();
     }
 }
 
@@ -122,7 +136,7 @@ fn root_a_lab_loses_nothing_by_itself_and_goes_again() {
     assert!(step["connections"].as_u64().unwrap() >= 80, "{document:#}");
     assert!(step["carried"].as_u64().unwrap() >= 76, "{document:#}");
     assert!(step["finished"].as_u64().unwrap() >= 60, "{document:#}");
-    assert_eq!(lab.left(), [""; 0]);
+    lab.await_that("all is gone", |lab| lab.left().is_empty());
 }
 
 #[test]
@@ -131,19 +145,55 @@ fn root_a_killed_lab_is_taken_down_by_its_guard() {
         return;
     }
     let lab = Lab::new('b');
-    let mut child = lab.run(600);
-    lab.await_that("clients run", |lab| {
-        Path::new("/run/netns")
-            .join(format!("hl-{}-node-n2", lab.id))
-            .exists()
-    });
-    // The last node is built when servers run; the guard starts right after.
-    let guard = std::env::temp_dir().join(format!("hitless-lab-guard-{}.pid", lab.id));
-    lab.await_that("the guard runs", |_| guard.exists());
-    child.kill().unwrap();
-    child.wait().unwrap();
-    lab.await_that("all is gone", |lab| lab.left().is_empty());
-    let _ = fs::remove_file(guard);
+    // Early, while it is being built, and late, with clients at work.
+    for namespace in ["router", "node-n2"] {
+        let mut child = lab.run(600);
+        lab.await_that("it is being built", |lab| lab.has(namespace));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        lab.await_that("all is gone", |lab| lab.left().is_empty());
+    }
+}
+
+#[test]
+fn root_an_interrupted_lab_is_gone_before_its_program() {
+    if !can_run("interrupt") {
+        return;
+    }
+    let lab = Lab::new('c');
+    for signal in [Signal::INT, Signal::TERM] {
+        let mut child = lab.run(600);
+        lab.await_that("it is built", |lab| lab.has("node-n2"));
+        let pid = rustix::process::Pid::from_child(&child);
+        rustix::process::kill_process(pid, signal).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(130));
+        // The guard's own files go when it has seen that.
+        lab.await_that("all is gone", |lab| lab.left().is_empty());
+    }
+}
+
+#[test]
+fn ids_that_name_no_lab_are_refused() {
+    for (id, expected) in [
+        ("..", "a-z and 0-9"),
+        ("", "a-z and 0-9"),
+        ("nobody", "no lab nobody"),
+    ] {
+        for verb in ["down", "status"] {
+            let output = Command::new(HITLESS)
+                .args(["lab", verb, id])
+                .output()
+                .unwrap();
+            let text = String::from_utf8_lossy(&output.stderr).into_owned();
+            let is_root = rustix::process::geteuid().is_root();
+            let expected = match verb == "down" && id == "nobody" && !is_root {
+                true => "needs root",
+                false => expected,
+            };
+            assert!(!output.status.success(), "{verb} {id:?}");
+            assert!(text.contains(expected), "{verb} {id:?}: {text}");
+        }
+    }
 }
 
 #[test]
@@ -174,4 +224,14 @@ fn bad_scripts_are_refused_with_what_is_wrong() {
         assert!(!output.status.success(), "{to}");
         assert!(text.contains(expected), "{to}: {text}");
     }
+    // Who reads documents gets one.
+    let output = Command::new(HITLESS)
+        .args(["lab", "run", "--json"])
+        .arg(&path)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(document, serde_json::json!({ "kept": false, "steps": [] }));
+    assert_eq!(output.status.code(), Some(1));
 }

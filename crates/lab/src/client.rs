@@ -13,6 +13,7 @@ mod plan;
 mod run;
 mod stream;
 mod tally;
+mod window;
 
 pub(crate) use http::OBJECT_SEED;
 pub use plan::{Answer, Command, Plan, Workload, WorkloadKind};

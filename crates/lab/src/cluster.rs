@@ -6,7 +6,9 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use hitless_api::{BlockingClient, Change, ChangeState, Guest, NodePhase, Order, Status, WaitCode};
+use hitless_api::{
+    BlockingClient, Change, ChangeState, Guest, NodePhase, Order, Status, Wait, WaitCode,
+};
 use hitless_hypervisor::Process;
 use hitless_net::Namespace;
 use rustix::process::Signal;
@@ -70,35 +72,26 @@ impl Cluster {
 
     /// Waits until nothing is under way, or nothing but what waits for clients' own connections to
     /// end: endless streams keep their rows as they are, and a change of which only that is left is
-    /// as far as it can be.
-    pub fn await_rest(&self, within: Duration) -> Result<()> {
+    /// as far as it can be. A change of `own` that failed is an error.
+    pub fn await_rest(&self, own: &[&str], within: Duration) -> Result<()> {
         let mut held_since = None;
         await_that(within, || {
             let status = match self.api.status() {
-                Ok(status) if status.settled => return Ok(None),
                 Ok(status) => status,
                 Err(error) => return Ok(Some(error.to_string())),
             };
             let changes = self.api.changes()?.items;
-            if let Some(failed) = changes
-                .iter()
-                .find(|change| change.state == ChangeState::Failed)
-            {
-                let why = failed.failure.clone().unwrap_or_default();
-                bail!("{} failed: {why}", failed.name);
+            for change in &changes {
+                if change.state == ChangeState::Failed && own.contains(&change.name.as_str()) {
+                    let why = change.failure.clone().unwrap_or_default();
+                    bail!("{} failed: {why}", change.name);
+                }
             }
-            let is_clients = |code, object: &str| {
-                code == WaitCode::ConnectionsLive
-                    || changes.iter().any(|change| change.name == object)
-            };
-            let others: Vec<String> = status
-                .waits
-                .iter()
-                .chain(changes.iter().flat_map(|change| &change.waits))
-                .filter(|wait| !is_clients(wait.code, &wait.object))
-                .map(|wait| format!("{}: {}", wait.object, wait.ends_when))
-                .collect();
-            if !others.is_empty() || status.waits.is_empty() {
+            if status.settled {
+                return Ok(None);
+            }
+            let others = others_than_clients(&status, &changes);
+            if !others.is_empty() {
                 held_since = None;
                 return Ok(Some(format!("it waits for {}", others.join("; "))));
             }
@@ -204,6 +197,26 @@ impl Cluster {
     }
 }
 
+/// What an unsettled cluster waits for besides clients' connections. A change that says nothing of
+/// what it waits for is something else.
+fn others_than_clients(status: &Status, changes: &[Change]) -> Vec<String> {
+    let under_way = || changes.iter().filter(|change| !change.state.is_over());
+    // The cluster's wait for a change is what the change itself waits for.
+    let is_change = |wait: &&Wait| under_way().any(|change| change.name == wait.object);
+    let own = status.waits.iter().filter(|wait| !is_change(wait));
+    let waits = own.chain(under_way().flat_map(|change| &change.waits));
+    let mut others: Vec<String> = waits
+        .filter(|wait| wait.code != WaitCode::ConnectionsLive)
+        .map(|wait| format!("{}: {}", wait.object, wait.ends_when))
+        .collect();
+    let silent = under_way().filter(|change| change.waits.is_empty());
+    others.extend(silent.map(|change| format!("{}, which does not say for what", change.name)));
+    if status.waits.is_empty() && under_way().next().is_none() {
+        others.push("something that it does not name".to_owned());
+    }
+    others
+}
+
 /// Waits until `look` finds nothing missing. What was missing last is the error at the time-out.
 pub fn await_that(
     within: Duration,
@@ -280,3 +293,6 @@ pub fn kill(pid: u32) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

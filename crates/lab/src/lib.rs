@@ -8,6 +8,8 @@
 pub mod client;
 pub mod cluster;
 pub mod judge;
+pub mod kill;
+pub mod life;
 pub mod machine;
 pub mod runner;
 pub mod script;

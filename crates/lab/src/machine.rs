@@ -8,7 +8,7 @@ use std::fs;
 use anyhow::{Result, bail};
 use rustix::process::Resource;
 
-use crate::topology::Topology;
+use crate::topology::{CLIENT_PORTS, Topology};
 
 const MIB: u64 = 1 << 20;
 /// Agent, director's tables (512 KiB of rows per virtual cluster) and the kernel's share of a
@@ -33,21 +33,48 @@ pub struct Capacity {
     pub memory_bytes: u64,
     pub descriptors: u64,
     pub processes: u64,
+    /// Of the clients' one address of each family, towards one virtual server.
+    pub ports: u64,
 }
 
-/// What `topology` needs with so many connections open at a time.
-pub fn need(topology: &Topology, connections: u64) -> Capacity {
-    let (nodes, guests) = (topology.nodes.len() as u64, topology.guests.len() as u64);
-    Capacity {
-        memory_bytes: BASE_BYTES
-            + nodes * NODE_BYTES
-            + guests * GUEST_BYTES
-            + connections * CONNECTION_BYTES,
-        descriptors: 256 + connections * CONNECTION_DESCRIPTORS,
-        processes: 8
-            + u64::from(topology.web_servers)
-            + nodes * NODE_PROCESSES
-            + guests * GUEST_PROCESSES,
+/// How large a lab gets at its largest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Size {
+    pub nodes: u64,
+    pub guests: u64,
+    pub web_servers: u64,
+    /// Connections that are open at a time.
+    pub connections: u64,
+    /// Client ports in use at a time towards one virtual server.
+    pub ports: u64,
+}
+
+impl Size {
+    /// Of a lab without traffic.
+    pub fn of(topology: &Topology) -> Self {
+        Self {
+            nodes: topology.nodes.len() as u64,
+            guests: topology.guests.len() as u64,
+            web_servers: u64::from(topology.web_servers),
+            connections: 0,
+            ports: 0,
+        }
+    }
+
+    /// What it needs.
+    pub const fn need(self) -> Capacity {
+        Capacity {
+            memory_bytes: BASE_BYTES
+                + self.nodes * NODE_BYTES
+                + self.guests * GUEST_BYTES
+                + self.connections * CONNECTION_BYTES,
+            descriptors: 256 + self.connections * CONNECTION_DESCRIPTORS,
+            processes: 8
+                + self.web_servers
+                + self.nodes * NODE_PROCESSES
+                + self.guests * GUEST_PROCESSES,
+            ports: self.ports,
+        }
     }
 }
 
@@ -79,6 +106,7 @@ pub fn available() -> Result<Capacity> {
         memory_bytes: free_kib * 1_024,
         descriptors: limit(Resource::Nofile),
         processes: limit(Resource::Nproc).min(pid_max).saturating_sub(running),
+        ports: CLIENT_PORTS.1 - CLIENT_PORTS.0 + 1,
     })
 }
 
@@ -102,6 +130,12 @@ pub fn check(need: Capacity, has: Capacity) -> Result<()> {
         missing.push(format!(
             "{} processes, and has room for {}",
             need.processes, has.processes
+        ));
+    }
+    if need.ports > has.ports {
+        missing.push(format!(
+            "{} client ports towards one virtual server, and has {}",
+            need.ports, has.ports
         ));
     }
     if !missing.is_empty() {

@@ -10,10 +10,14 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
 use crate::client::{Plan, Workload, WorkloadKind};
+use crate::machine::Size;
 use crate::topology::{HTTP_PORT, STREAM_PORT, Topology, member_address};
 
 /// A connection that is silent for so long although something is due is lost.
 const SILENCE_MS_MAX: u64 = 10_000;
+
+/// For so long the kernel keeps the port of a connection that is over.
+const TIME_WAIT_S: u64 = 60;
 
 /// A whole script.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -49,6 +53,9 @@ pub struct Step {
     /// What is judged, and which proofs are asked for.
     pub kind: StepKind,
     pub actions: Vec<Action>,
+    /// Seconds of steady load before this step. None: as the script says.
+    #[serde(default)]
+    pub steady_s: Option<u64>,
     /// Endless streams last at most so long in this step, and new ones follow them.
     #[serde(default)]
     pub streams_last_s: Option<u64>,
@@ -123,6 +130,16 @@ impl StepKind {
         )
     }
 
+    /// Whether programs must be others than before.
+    pub const fn replaces_programs(self) -> bool {
+        matches!(self, Self::UpgradeTrafficManagers | Self::ReplacePrograms)
+    }
+
+    /// Whether processes are killed that must come back.
+    pub const fn kills_processes(self) -> bool {
+        matches!(self, Self::KillControl | Self::KillWorkers)
+    }
+
     /// Whether connections must have been in mid-message.
     pub const fn takes_over(self) -> bool {
         matches!(self, Self::UpgradeTrafficManagers | Self::KillWorkers)
@@ -182,9 +199,12 @@ pub enum Action {
     /// Kill with SIGKILL; the product has to start them again.
     KillIngresses,
     KillWorkers,
-    /// Pulls the guest's cable and kills all that is in it.
+    /// Pulls the guest's cable and kills all that is in it, while no controller runs.
     KillGuest {
         guest: String,
+        /// The controller goes on.
+        #[serde(default)]
+        with_controller: bool,
     },
     WaitSettled,
     /// Waits; nothing is expected.
@@ -270,7 +290,7 @@ impl Script {
                     }
                     Action::DrainGuest { guest, .. }
                     | Action::UndrainGuest { guest }
-                    | Action::KillGuest { guest } => known("guest", guest, &guests)?,
+                    | Action::KillGuest { guest, .. } => known("guest", guest, &guests)?,
                     Action::AddNode { node } => {
                         ensure!(
                             !nodes.contains(&node),
@@ -299,12 +319,36 @@ impl Script {
         Ok(())
     }
 
-    /// Connections that are open at a time.
-    pub fn connections(&self) -> u64 {
-        self.workloads
-            .values()
-            .map(|load| u64::from(load.count))
-            .sum()
+    /// How large the lab gets, with all that its steps add.
+    pub fn size(&self) -> Size {
+        let actions = || self.steps.iter().flat_map(|step| &step.actions);
+        let count =
+            |is_one: fn(&Action) -> bool| actions().filter(|one| is_one(one)).count() as u64;
+        let size = Size::of(&self.topology);
+        // Half of each goes to IPv4, half to IPv6, and all of a kind to one virtual server. A port
+        // of a connection that is over is used again only when the kernel has forgotten it.
+        let ports = |is_http| -> u64 {
+            let loads = self.workloads.values();
+            loads
+                .filter(|load| load.kind.is_http() == is_http)
+                .map(|load| match load.kind {
+                    WorkloadKind::HttpNew => u64::from(load.count) * TIME_WAIT_S,
+                    _ => u64::from(load.count),
+                })
+                .sum::<u64>()
+                .div_ceil(2)
+        };
+        Size {
+            nodes: size.nodes + count(|action| matches!(action, Action::AddNode { .. })),
+            guests: size.guests + count(|action| matches!(action, Action::AddGuest { .. })),
+            connections: self
+                .workloads
+                .values()
+                .map(|load| u64::from(load.count))
+                .sum(),
+            ports: ports(true).max(ports(false)),
+            ..size
+        }
     }
 
     /// What the clients are told: to use the virtual servers.

@@ -1,11 +1,13 @@
 //! What a person sees while a script runs, and the table at its end.
 //!
-//! On a terminal the line of the step that runs is written anew; piped, each thing is a line of its
-//! own. All of it goes to standard error if standard output is a document for programs.
+//! On a terminal the line of the step that runs is written anew, each second; piped, each thing is
+//! a line of its own. All of it goes to standard error if standard output is a document for
+//! programs.
 
 use std::fs;
 use std::io::{IsTerminal, Write, stderr, stdout};
-use std::time::Instant;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use crate::judge::{Document, StepResult};
 use crate::script::Action;
@@ -13,32 +15,29 @@ use crate::world::World;
 
 /// Lines of each log that are shown when a lab fails.
 const LOG_LINES: usize = 8;
+/// How often the line on a terminal is written anew.
+const REDRAW_EVERY: Duration = Duration::from_secs(1);
 
 /// Where progress goes.
 #[derive(Debug)]
 pub struct Show {
-    is_json: bool,
-    is_terminal: bool,
+    out: Out,
     began: Instant,
     step: String,
+    /// The line that is written anew, with the time before it. None while there is none, or no
+    /// terminal.
+    live: Arc<Mutex<Option<String>>>,
+    is_redrawn: bool,
 }
 
-impl Show {
-    pub fn new(is_json: bool) -> Self {
-        let is_terminal = if is_json {
-            stderr().is_terminal()
-        } else {
-            stdout().is_terminal()
-        };
-        Self {
-            is_json,
-            is_terminal,
-            began: Instant::now(),
-            step: String::new(),
-        }
-    }
+#[derive(Clone, Copy, Debug)]
+struct Out {
+    is_json: bool,
+    is_terminal: bool,
+}
 
-    fn write(&self, text: &str) {
+impl Out {
+    fn write(self, text: &str) {
         // A reader that has gone must not end a run that still has a lab to take down.
         let _ = if self.is_json {
             stderr().write_all(text.as_bytes())
@@ -49,15 +48,46 @@ impl Show {
         };
     }
 
+    fn draw(self, began: Instant, what: &str) {
+        let at = began.elapsed().as_secs();
+        self.write(&format!("\r\x1b[K{at:>4} s  {what}"));
+    }
+}
+
+impl Show {
+    pub fn new(is_json: bool) -> Self {
+        let is_terminal = if is_json {
+            stderr().is_terminal()
+        } else {
+            stdout().is_terminal()
+        };
+        Self {
+            out: Out {
+                is_json,
+                is_terminal,
+            },
+            began: Instant::now(),
+            step: String::new(),
+            live: Arc::default(),
+            is_redrawn: false,
+        }
+    }
+
     /// One line.
     pub fn line(&mut self, text: &str) {
+        let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
+        let clear = if live.take().is_some() {
+            "\r\x1b[K"
+        } else {
+            ""
+        };
         let at = self.began.elapsed().as_secs();
-        self.write(&format!("{at:>4} s  {text}\n"));
+        self.out.write(&format!("{clear}{at:>4} s  {text}\n"));
     }
 
     /// A step begins.
-    pub fn begin(&mut self, name: &str) {
-        name.clone_into(&mut self.step);
+    pub fn begin(&mut self, number: usize, of: usize, name: &str) {
+        self.step = format!("{number}/{of} {name}");
         self.progress("steady load");
     }
 
@@ -67,21 +97,40 @@ impl Show {
         self.progress(&text.replace(['{', '}', '"'], "").replace(':', " "));
     }
 
-    fn progress(&mut self, what: &str) {
-        if self.is_terminal {
-            let at = self.began.elapsed().as_secs();
-            self.write(&format!("\r\x1b[K{at:>4} s  {}: {what}", self.step));
-        } else {
-            let text = format!("{}: {what}", self.step);
+    /// What goes on in the step.
+    pub fn progress(&mut self, what: &str) {
+        let text = format!("{}: {what}", self.step);
+        if !self.out.is_terminal {
             self.line(&text);
+            return;
         }
+        let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
+        self.out.draw(self.began, &text);
+        *live = Some(text);
+        drop(live);
+        self.redraw();
+    }
+
+    /// Starts the thread that keeps the time in the line going, for the rest of the program.
+    fn redraw(&mut self) {
+        if std::mem::replace(&mut self.is_redrawn, true) {
+            return;
+        }
+        let (out, began, live) = (self.out, self.began, Arc::downgrade(&self.live));
+        std::thread::spawn(move || {
+            loop {
+                std::thread::sleep(REDRAW_EVERY);
+                let Some(live) = live.upgrade() else { return };
+                let live = live.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Some(text) = &*live {
+                    out.draw(began, text);
+                }
+            }
+        });
     }
 
     /// A step ended.
     pub fn step(&mut self, result: &StepResult) {
-        if self.is_terminal {
-            self.write("\r\x1b[K");
-        }
         let verdict = if result.faults.is_empty() {
             "kept"
         } else {
@@ -106,13 +155,16 @@ impl Show {
 
     /// The table, or the document.
     pub fn end(&mut self, document: &Document) -> anyhow::Result<()> {
-        if self.is_json {
+        if self.out.is_json {
             let mut out = stdout().lock();
             serde_json::to_writer(&mut out, document)?;
             out.write_all(b"\n")?;
             return Ok(());
         }
-        self.write(&table(document));
+        // A run that ended before its first step has nothing to show but its error.
+        if !document.steps.is_empty() {
+            self.out.write(&table(document));
+        }
         Ok(())
     }
 
@@ -162,7 +214,7 @@ pub fn table(document: &Document) -> String {
         .unwrap_or(0)
         .max(4);
     let mut text = format!(
-        "\n{:width$}  {:>6} {:>7} {:>8} {:>5} {:>5} {:>6} {:>7} {:>7} {:>8} {:>11}  proofs\n",
+        "\n{:width$}  {:>6} {:>7} {:>8} {:>5} {:>5} {:>6} {:>7} {:>7} {:>8} {:>11}\n",
         "step",
         "conns",
         "carried",
@@ -182,7 +234,7 @@ pub fn table(document: &Document) -> String {
             .map(|(name, value)| format!("{name}={value}"))
             .collect();
         text.push_str(&format!(
-            "{:width$}  {:>6} {:>7} {:>8} {:>5} {:>5} {:>6} {:>7} {:>7} {:>8} {:>11}  {}\n",
+            "{:width$}  {:>6} {:>7} {:>8} {:>5} {:>5} {:>6} {:>7} {:>7} {:>8} {:>11}{}\n    {}\n",
             step.name,
             step.connections,
             step.carried,
@@ -194,6 +246,11 @@ pub fn table(document: &Document) -> String {
             step.corrupted,
             step.stall_ms_max,
             format!("{} ({})", step.retransmits_step, step.retransmits_before),
+            if step.faults.is_empty() {
+                ""
+            } else {
+                "  BROKEN"
+            },
             proofs.join(" ")
         ));
     }

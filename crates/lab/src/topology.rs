@@ -17,6 +17,8 @@ const OVERHEAD_V6: u32 = 76;
 const NODES_MAX: usize = 32;
 /// Interface towards the router, in every namespace that has one.
 pub const UPLINK: &str = "up0";
+/// Ports that clients connect from: first and last.
+pub const CLIENT_PORTS: (u64, u64) = (1_024, 65_535);
 /// Port of the HTTP virtual server and of the web servers behind it.
 pub const HTTP_PORT: u16 = 80;
 /// Port of the stream virtual server and of the stream server behind it.
@@ -69,16 +71,7 @@ impl Topology {
 
     /// Checks what can be checked without the machine.
     pub fn check(&self) -> Result<()> {
-        let id_is_good = (1..=8).contains(&self.id.len())
-            && self
-                .id
-                .bytes()
-                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
-        ensure!(
-            id_is_good,
-            "id: found {:?}, allowed are 1 to 8 of a-z and 0-9",
-            self.id
-        );
+        check_id(&self.id)?;
         ensure!(
             !self.nodes.is_empty(),
             "nodes: a lab needs at least one node"
@@ -193,6 +186,19 @@ impl Topology {
         text.push_str(self.site.as_deref().unwrap_or_default());
         text
     }
+}
+
+/// Checks a lab's id: names of namespaces and folders are made of it.
+pub fn check_id(id: &str) -> Result<()> {
+    let is_good = (1..=8).contains(&id.len())
+        && id
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+    ensure!(
+        is_good,
+        "id: found {id:?}, allowed are 1 to 8 of a-z and 0-9"
+    );
+    Ok(())
 }
 
 /// What all names of lab `id` begin with.

@@ -12,7 +12,6 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -22,19 +21,18 @@ use hitless_hypervisor::{Daemon, Process};
 use hitless_net::{
     Namespace, Netlink, NextHop, Offload, Prefix, Route, VethEnd, attach_pass, set_offload,
 };
-use rustix::mount::{MountFlags, UnmountFlags};
-use rustix::process::Signal;
+use rustix::mount::MountFlags;
 use serde::{Deserialize, Serialize};
 
 use crate::client::Flow;
+use crate::kill;
+use crate::life::{down, lock, remove, start_guard};
 use crate::topology::{
-    HTTP_PORT, STREAM_PORT, Spoke, Topology, UPLINK, clients_spoke, folder_of, guests_network,
-    member_address, members_spoke, node_spoke, prefix_of,
+    CLIENT_PORTS, HTTP_PORT, STREAM_PORT, Spoke, Topology, UPLINK, check_id, clients_spoke,
+    folder_of, guests_network, member_address, members_spoke, node_spoke,
 };
 use crate::wire::append_pattern;
 
-/// Killed processes are gone within this.
-const GONE_WITHIN: Duration = Duration::from_secs(10);
 const CLIENTS: &str = "clients";
 const ROUTER: &str = "router";
 const MEMBERS: &str = "members";
@@ -60,9 +58,12 @@ pub struct World {
 }
 
 impl World {
-    /// Builds everything and starts servers and controller; no node agent runs yet. What a dead lab
-    /// of this id left is removed first; a living one is refused.
-    pub fn up(topology: Topology, binary: &Path, owner: Option<Process>) -> Result<Self> {
+    /// Builds everything and starts servers; neither controller nor node agent runs yet. What a
+    /// dead lab of this id left is removed first; a living one is refused.
+    ///
+    /// The calling process owns it: a lab whose owner has gone is taken down by its guard. It stays
+    /// for good with [`Self::keep`].
+    pub fn up(topology: Topology, binary: &Path) -> Result<Self> {
         topology.check()?;
         ensure!(
             rustix::process::geteuid().is_root(),
@@ -70,41 +71,59 @@ impl World {
         );
         let binary = fs::canonicalize(binary)
             .with_context(|| format!("there is no program {}", binary.display()))?;
-        let folder = topology.folder();
-        if let Ok(old) = Self::open(&topology.id) {
-            if let Some((pid, started_ticks)) = old.state.owner {
-                let owner = Process { pid, started_ticks };
-                ensure!(
-                    !owner.is_alive() || pid == std::process::id(),
-                    "lab {} is being run by process {pid}",
-                    topology.id
-                );
-            } else {
-                bail!("lab {0} is up; `hitless lab down {0}` ends it", topology.id);
-            }
-        }
-        down(&topology.id)?;
-        fs::create_dir_all(&folder)?;
+        let own = Process::find(std::process::id()).context("cannot read the own process")?;
+        let id = topology.id.clone();
         let mut world = Self {
             state: State {
                 topology,
                 binary,
-                owner: owner.map(|process| (process.pid, process.started_ticks)),
+                owner: Some((own.pid, own.started_ticks)),
                 numbers: BTreeMap::new(),
                 announced: Vec::new(),
             },
         };
-        world.save()?;
-        world.build().inspect_err(|_| {
-            let _ = down(&world.state.topology.id);
+        {
+            let _lock = lock()?;
+            if let Ok(old) = Self::open(&id) {
+                match old.owner() {
+                    Some(owner) if owner.is_alive() => {
+                        bail!("lab {id} is being run by process {}", owner.pid)
+                    }
+                    Some(_) => {}
+                    None => bail!("lab {id} is up; `hitless lab down {id}` ends it"),
+                }
+            }
+            remove(&id)?;
+            fs::create_dir_all(world.topology().folder())?;
+            world.save()?;
+        }
+        let built = start_guard(&world, own).and_then(|()| world.build());
+        built.inspect_err(|_| {
+            let _ = down(&id);
         })?;
         Ok(world)
     }
 
+    /// From now on it stays until [`down`].
+    pub fn keep(&mut self) -> Result<()> {
+        self.state.owner = None;
+        self.save()
+    }
+
+    /// The process that it goes with. None: it stays.
+    pub(crate) fn owner(&self) -> Option<Process> {
+        let (pid, started_ticks) = self.state.owner?;
+        Some(Process { pid, started_ticks })
+    }
+
     /// Finds a lab that is up.
     pub fn open(id: &str) -> Result<Self> {
+        check_id(id)?;
         let path = folder_of(id).join("state.json");
-        let text = fs::read(&path).map_err(|_| anyhow!("there is no lab {id}"))?;
+        let text = fs::read(&path).map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => anyhow!("there is no lab {id}"),
+            _ => anyhow!("cannot read {}: {error}", path.display()),
+        })?;
         let state = serde_json::from_slice(&text)
             .with_context(|| format!("cannot read {}", path.display()))?;
         Ok(Self { state })
@@ -153,6 +172,9 @@ impl World {
             let namespace = Namespace::create(&self.topology().namespace(name))?;
             self.hang_on_router(&namespace, name, &spoke)?;
         }
+        let (first, last) = CLIENT_PORTS;
+        self.clients()?
+            .set("ipv4/ip_local_port_range", &format!("{first} {last}"))?;
         self.start_members()?;
         for node in self.topology().nodes.clone() {
             self.build_node(&node)?;
@@ -276,12 +298,12 @@ impl World {
         // The node's agent first: one that still ran would make anew the guests that are killed.
         let own = self.topology().node_namespace(node);
         if let Ok(namespace) = Namespace::open(&own) {
-            kill_all(&namespace)?;
+            kill::all_in(&namespace)?;
         }
         let guests = Namespace::list(&self.topology().guest_prefix(node))?;
         for name in guests.into_iter().chain([own]) {
             if let Ok(namespace) = Namespace::open(&name) {
-                kill_all(&namespace)?;
+                kill::all_in(&namespace)?;
             }
             Namespace::delete(&name)?;
         }
@@ -475,168 +497,6 @@ impl World {
     }
 }
 
-/// Takes lab `id` down, whatever is left of it. No error if there is nothing.
-pub fn down(id: &str) -> Result<()> {
-    let folder = folder_of(id);
-    // What runs in no namespace of the lab's has a pid file.
-    if let Ok(entries) = fs::read_dir(folder.join("logs")) {
-        for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
-            if path.extension().is_some_and(|extension| extension == "pid")
-                && let Some(process) = Process::from_file(&path)
-            {
-                process.signal(Signal::KILL)?;
-                process.wait_gone(GONE_WITHIN)?;
-            }
-        }
-    }
-    for name in Namespace::list(&prefix_of(id))? {
-        if let Ok(namespace) = Namespace::open(&name) {
-            kill_all(&namespace)?;
-        }
-        Namespace::delete(&name)?;
-    }
-    let bpf = folder.join("bpf");
-    match rustix::mount::unmount(&bpf, UnmountFlags::DETACH) {
-        Ok(()) | Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOENT) => {}
-        Err(error) => return Err(error).context("cannot unmount the lab's BPF file system"),
-    }
-    match fs::remove_dir_all(&folder) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("cannot remove {}", folder.display()))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// The ids of all labs that are up, or left.
-pub fn all() -> Vec<String> {
-    let mut ids: Vec<String> = fs::read_dir("/run/hitless-lab")
-        .into_iter()
-        .flatten()
-        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-        .collect();
-    ids.sort();
-    ids
-}
-
-/// Takes down every lab whose owner is gone.
-pub fn reap() -> Result<Vec<String>> {
-    let mut reaped = Vec::new();
-    for id in all() {
-        let Ok(world) = World::open(&id) else {
-            continue;
-        };
-        if let Some((pid, started_ticks)) = world.state.owner
-            && !(Process { pid, started_ticks }).is_alive()
-        {
-            down(&id)?;
-            reaped.push(id);
-        }
-    }
-    Ok(reaped)
-}
-
-/// A guest that was killed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct KilledGuest {
-    /// When it was cut off, on the clock that directors note their packets by: nanoseconds of
-    /// `CLOCK_BOOTTIME`.
-    pub at_ns: u64,
-    /// Clients' connections that it held then.
-    pub held: u64,
-}
-
-/// Takes a guest from the network and kills all that is in it: a machine that lost its power. `pid`
-/// is any of its processes.
-pub fn kill_guest(pid: u32) -> Result<KilledGuest> {
-    let namespace = Namespace::of_process(pid)?;
-    let here = Namespace::current()?;
-    ensure!(
-        namespace.inode()? != here.inode()?,
-        "process {pid} is in no guest's namespace"
-    );
-    let mut netlink = Netlink::open(&namespace)?;
-    // Opened while the process lives: its node's agent may end it as soon as the link is down.
-    let tables = ConnectionTables::open(pid)?;
-    netlink.set_down(hitless_hypervisor::GUEST_INTERFACE)?;
-    let at = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-    // Nothing comes in any more: what it holds now is what can be lost.
-    let held = tables.clients()?;
-    kill_all(&namespace)?;
-    Ok(KilledGuest {
-        at_ns: at.tv_sec.unsigned_abs() * 1_000_000_000 + at.tv_nsec.unsigned_abs(),
-        held,
-    })
-}
-
-/// The kernel's own lists of a namespace's TCP sockets.
-struct ConnectionTables([fs::File; 2]);
-
-impl ConnectionTables {
-    /// Of the namespace of this process.
-    fn open(pid: u32) -> Result<Self> {
-        let open = |table: &str| {
-            let path = format!("/proc/{pid}/net/{table}");
-            fs::File::open(&path).with_context(|| format!("cannot read {path}"))
-        };
-        Ok(Self([open("tcp")?, open("tcp6")?]))
-    }
-
-    /// Clients' connections that it holds now.
-    fn clients(self) -> Result<u64> {
-        let mut held = 0;
-        for mut table in self.0 {
-            let mut text = String::new();
-            table
-                .read_to_string(&mut text)
-                .context("cannot read a table of connections")?;
-            held += text.lines().skip(1).filter(|line| is_client(line)).count() as u64;
-        }
-        Ok(held)
-    }
-}
-
-/// Whether a line of /proc/net/tcp is a connection of a client: `number: local:port remote:port
-/// state ...`.
-fn is_client(line: &str) -> bool {
-    const TIME_WAIT: &str = "06";
-    const LISTEN: &str = "0A";
-    let mut fields = line.split_ascii_whitespace().skip(1);
-    let (local, state) = (fields.next(), fields.nth(1));
-    let port = local.and_then(|local| u16::from_str_radix(local.rsplit(':').next()?, 16).ok());
-    let is_served = port.is_some_and(|port| [HTTP_PORT, STREAM_PORT].contains(&port));
-    is_served && state.is_some_and(|state| ![TIME_WAIT, LISTEN].contains(&state))
-}
-
-fn kill_all(namespace: &Namespace) -> Result<()> {
-    let here = Namespace::current()?;
-    ensure!(
-        namespace.inode()? != here.inode()?,
-        "a lab's namespace is the one we are in"
-    );
-    let deadline = Instant::now() + GONE_WITHIN;
-    loop {
-        let processes: Vec<Process> = namespace
-            .processes()?
-            .into_iter()
-            .filter_map(Process::find)
-            .collect();
-        if processes.is_empty() {
-            return Ok(());
-        }
-        ensure!(
-            Instant::now() < deadline,
-            "{processes:?} are still there after they were killed"
-        );
-        for process in &processes {
-            process.signal(Signal::KILL)?;
-        }
-        for process in processes {
-            process.wait_gone(deadline.saturating_duration_since(Instant::now()))?;
-        }
-    }
-}
-
 /// Name of the router's end of the link to `name`: at most 15 bytes.
 fn port_name(name: &str) -> String {
     let plain = format!("p-{name}");
@@ -683,42 +543,4 @@ fn await_listening(namespace: &Namespace, address: std::net::SocketAddr) -> Resu
             Err(_) => std::thread::sleep(Duration::from_millis(20)),
         }
     }
-}
-
-/// Waits for the end of `process`, then takes lab `id` down: what `hitless lab guard` does.
-pub fn guard(id: &str, pid: u32, started_ticks: u64) -> Result<()> {
-    let process = Process { pid, started_ticks };
-    while !process.wait_gone(Duration::from_secs(3_600))? {}
-    match World::open(id) {
-        Ok(world) if world.state.owner == Some((process.pid, process.started_ticks)) => down(id),
-        // It was taken down, or another run owns it now.
-        _ => Ok(()),
-    }
-}
-
-/// Starts a process that takes the lab down when the calling process is gone, however it goes.
-pub fn start_guard(world: &World) -> Result<()> {
-    let own = Process::find(std::process::id()).context("cannot read the own process")?;
-    let arguments = [
-        "lab",
-        "guard",
-        &world.topology().id,
-        &own.pid.to_string(),
-        &own.started_ticks.to_string(),
-    ]
-    .map(str::to_owned);
-    // Not below the lab's folder: `down` ends all that has a pid file there, and it is the guard
-    // that calls it.
-    let log = std::env::temp_dir().join(format!("hitless-lab-guard-{}.log", world.topology().id));
-    let daemon = Daemon {
-        binary: &std::env::current_exe()?,
-        arguments: &arguments,
-        environment: &[],
-        namespace: &Namespace::current()?,
-        cgroups: &[],
-        log: &log,
-        pid_file: &log.with_extension("pid"),
-    };
-    daemon.spawn().context("cannot start the lab's guard")?;
-    Ok(())
 }

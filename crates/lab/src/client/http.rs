@@ -27,6 +27,7 @@ pub(super) struct Http {
     is_told_to_close: bool,
     is_ending: bool,
     requested_us: u64,
+    arrived: u64,
 }
 
 #[derive(Debug)]
@@ -55,11 +56,16 @@ impl Http {
             is_told_to_close: false,
             is_ending: false,
             requested_us: 0,
+            arrived: 0,
         }
     }
 
     pub(super) const fn is_mid_message(&self) -> bool {
         !matches!(self.state, State::Idle)
+    }
+
+    pub(super) const fn take_arrived(&mut self) -> u64 {
+        std::mem::replace(&mut self.arrived, 0)
     }
 
     /// No request after the one that is under way.
@@ -198,6 +204,7 @@ impl Http {
             }
             if matches!(self.state, State::Body { left: 0, .. }) {
                 self.state = State::Idle;
+                self.arrived += 1;
                 waiting.took(now.saturating_sub(self.requested_us));
                 if !self.is_kept_alive {
                     return Err(End(Outcome::Finished, String::new()));

@@ -14,8 +14,14 @@ pub enum Command {
     Start { plan: Plan },
     /// Opens again what was lost. Answered as [`Command::Start`].
     Refill,
-    /// Ends the window and begins one called `name`. Answered with the report of the one that ends.
-    Mark { name: String },
+    /// Ends the window and begins one called `name`. Answered with the report of the one that ends,
+    /// once idle connections have answered a probe and no older one is half open.
+    Mark {
+        name: String,
+        /// Nothing is changed in the window that begins: steps are compared with it.
+        #[serde(default)]
+        is_steady: bool,
+    },
     /// From now on streams that would be endless last at most so long, and new ones follow them;
     /// none: endless again.
     Last { seconds: Option<u64> },
@@ -35,7 +41,7 @@ pub enum Answer {
         connections: u64,
     },
     Report {
-        report: Report,
+        report: Box<Report>,
     },
     Flows {
         flows: Vec<Flow>,

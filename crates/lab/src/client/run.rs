@@ -1,6 +1,5 @@
 //! The clients' loop.
 
-use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd};
@@ -14,18 +13,15 @@ use slab::Slab;
 use super::http::Http;
 use super::plan::{Answer, Command, Plan, Workload, WorkloadKind};
 use super::stream::{Stream, is_later};
-use super::tally::{Failure, Flow, Outcome, Report, Tally};
+use super::tally::{Failure, Flow, Outcome, Report};
+use super::window::Window;
 use crate::wire::now_us;
 
 /// How often what is due is looked for.
 const TICK: Duration = Duration::from_millis(10);
 /// How often the kernel is asked for retransmissions.
 const SAMPLE_US: u64 = 250_000;
-/// Samples that are kept: ten minutes.
-const SAMPLES: usize = 2_400;
 const READ_BYTES: usize = 64 << 10;
-/// Failures that a report tells one by one.
-const FAILURES_TOLD: usize = 20;
 /// Longest that streams are given to end at [`Command::Finish`].
 const FINISH_WITHIN_US: u64 = 30_000_000;
 const CONTROL: Token = Token(usize::MAX - 1);
@@ -87,6 +83,15 @@ enum Body {
     Http(Http),
 }
 
+impl Body {
+    fn is_mid_message(&self) -> bool {
+        match self {
+            Self::Stream(stream) => stream.is_mid_message(),
+            Self::Http(http) => http.is_mid_message(),
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Connection {
     socket: TcpStream,
@@ -110,7 +115,7 @@ struct Clients<W> {
     poll: Poll,
     connections: Slab<Connection>,
     plan: Plan,
-    tallies: Vec<Tally>,
+    window: Window,
     /// How many of each workload shall be open.
     wanted: Vec<u32>,
     /// Which address of the workload is next.
@@ -119,15 +124,6 @@ struct Clients<W> {
     next_new_us: Vec<u64>,
     serial: u64,
     last_s: Option<u64>,
-    window: String,
-    window_began_us: u64,
-    started_us: u64,
-    failures: Vec<Failure>,
-    mid_message_max: u64,
-    /// Retransmissions of connections that are gone.
-    retransmits_gone: u64,
-    /// When, and how many until then.
-    samples: VecDeque<(u64, u64)>,
     /// What is answered once it has come true.
     pending: Option<Pending>,
     is_finishing: bool,
@@ -138,7 +134,11 @@ enum Pending {
     /// All connections are established or have failed.
     Established,
     /// Idle connections have answered; nothing is half open.
-    Mark { name: String, until_us: u64 },
+    Mark {
+        name: String,
+        is_steady: bool,
+        asked_us: u64,
+    },
     /// All connections have ended.
     Finish { until_us: u64 },
 }
@@ -155,20 +155,13 @@ impl<W: Write> Clients<W> {
                 silence_ms_max: 0,
                 connect_ms_max: 0,
             },
-            tallies: Vec::new(),
+            window: Window::begin(now),
             wanted: Vec::new(),
             turn: Vec::new(),
             next_new_us: Vec::new(),
             // Connections of different client processes must not have the same numbers.
             serial: u64::from(std::process::id()) << 32,
             last_s: None,
-            window: "start".to_owned(),
-            window_began_us: now,
-            started_us: now,
-            failures: Vec::new(),
-            mid_message_max: 0,
-            retransmits_gone: 0,
-            samples: VecDeque::new(),
             pending: None,
             is_finishing: false,
         })
@@ -249,7 +242,7 @@ impl<W: Write> Clients<W> {
                     return self.answer(&Answer::Refused { reason });
                 }
                 let count = plan.workloads.len();
-                self.tallies = vec![Tally::default(); count];
+                self.window.prepare(count);
                 self.wanted = plan
                     .workloads
                     .iter()
@@ -265,14 +258,17 @@ impl<W: Write> Clients<W> {
                 self.open_missing(now);
                 self.pending = Some(Pending::Established);
             }
-            Command::Mark { name } => {
+            Command::Mark { name, is_steady } => {
                 for (_, connection) in &mut self.connections {
                     if let Body::Stream(stream) = &mut connection.body {
                         stream.probe();
                     }
                 }
-                let until_us = now + self.plan.silence_ms_max * 1_000;
-                self.pending = Some(Pending::Mark { name, until_us });
+                self.pending = Some(Pending::Mark {
+                    name,
+                    is_steady,
+                    asked_us: now,
+                });
             }
             Command::Last { seconds } => {
                 self.last_s = seconds;
@@ -339,7 +335,7 @@ impl<W: Write> Clients<W> {
         let to = workload.to[self.turn[index] % workload.to.len()];
         self.turn[index] += 1;
         self.serial += 1;
-        self.tallies[index].connections += 1;
+        self.window.opened(index);
         let body = match workload.kind {
             kind if kind.is_http() => Body::Http(Http::new(workload, self.serial, now)),
             _ => Body::Stream(Stream::new(
@@ -376,7 +372,8 @@ impl<W: Write> Clients<W> {
                     from: unknown(to),
                     to,
                 };
-                self.fail(index, flow, Outcome::Refused, error.to_string(), now);
+                let end = End(Outcome::Refused, error.to_string());
+                self.fail(index, flow, end, false, now);
             }
         }
     }
@@ -418,7 +415,7 @@ impl<W: Write> Clients<W> {
 
     fn tick(&mut self, now: u64, scratch: &mut [u8]) {
         let mut ended = Vec::new();
-        let mut mid_message = 0;
+        let (mut mid_message, mut mid_answer) = (0, 0);
         let connect_us_max = self.plan.connect_ms_max * 1_000;
         let silence_us_max = self.plan.silence_ms_max * 1_000;
         for (key, connection) in &mut self.connections {
@@ -439,10 +436,13 @@ impl<W: Write> Clients<W> {
                 Body::Stream(stream) => stream.tick(socket, scratch, now, waiting),
                 Body::Http(http) => http.tick(socket, now, waiting),
             };
-            mid_message += u64::from(match body {
-                Body::Stream(stream) => stream.is_mid_message(),
-                Body::Http(http) => http.is_mid_message(),
-            });
+            let count = u64::from(body.is_mid_message());
+            mid_message += count;
+            mid_answer += if matches!(body, Body::Http(_)) {
+                count
+            } else {
+                0
+            };
             match result {
                 Err(end) => ended.push((key, end)),
                 Ok(()) if waiting.silent_us(now) > silence_us_max => {
@@ -452,7 +452,7 @@ impl<W: Write> Clients<W> {
                 Ok(()) => {}
             }
         }
-        self.mid_message_max = self.mid_message_max.max(mid_message);
+        self.window.looked(mid_message, mid_answer);
         for (key, end) in ended {
             self.close(key, end, now);
         }
@@ -482,13 +482,15 @@ impl<W: Write> Clients<W> {
             return;
         };
         let retransmits = hitless_net::tcp_retransmits(&connection.socket);
-        self.retransmits_gone += u64::from(retransmits.unwrap_or(connection.retransmits));
+        let retransmits = retransmits.unwrap_or(connection.retransmits);
+        self.window.resent_gone(u64::from(retransmits));
         let index = connection.workload;
-        let End(outcome, detail) = end;
-        self.note_stall(index, &connection.waiting);
+        let outcome = end.0;
+        self.window.stalled(index, connection.waiting.longest_us);
+        self.window.arrived(connection.take_arrived());
         let workload = &self.plan.workloads[index];
         if outcome == Outcome::Finished || outcome == Outcome::ToldToClose {
-            self.tallies[index].count(outcome);
+            self.window.ended(index, outcome);
             let follows = match &connection.body {
                 Body::Stream(stream) => {
                     stream.ends_by_itself() && workload.kind != WorkloadKind::HttpNew
@@ -503,27 +505,22 @@ impl<W: Write> Clients<W> {
                 from: unknown(connection.to),
                 to: connection.to,
             });
-            self.fail(index, flow, outcome, detail, now);
+            self.fail(index, flow, end, connection.is_mid_message(), now);
         }
         let _ = self.poll.registry().deregister(&mut connection.socket);
     }
 
-    fn note_stall(&mut self, index: usize, waiting: &Waiting) {
-        let tally = &mut self.tallies[index];
-        tally.stall_ms_max = tally.stall_ms_max.max(waiting.longest_us / 1_000);
-    }
-
-    fn fail(&mut self, index: usize, flow: Flow, outcome: Outcome, detail: String, now: u64) {
-        self.tallies[index].count(outcome);
-        if self.failures.len() < FAILURES_TOLD {
-            self.failures.push(Failure {
-                workload: self.plan.workloads[index].name.clone(),
-                flow,
-                outcome,
-                detail,
-                at_ms: now.saturating_sub(self.window_began_us) / 1_000,
-            });
-        }
+    fn fail(&mut self, index: usize, flow: Flow, end: End, is_mid_message: bool, now: u64) {
+        let End(outcome, detail) = end;
+        let failure = Failure {
+            workload: self.plan.workloads[index].name.clone(),
+            flow,
+            outcome,
+            detail,
+            is_mid_message,
+            at_ms: 0,
+        };
+        self.window.failed(index, failure, now);
     }
 
     /// Answers what has come true meanwhile.
@@ -537,16 +534,37 @@ impl<W: Write> Clients<W> {
                 self.pending = None;
                 self.answer_open()
             }
-            Some(Pending::Mark { name, until_us }) => {
-                let is_probing = self.connections.iter().any(|(_, connection)| {
-                    matches!(&connection.body, Body::Stream(stream) if stream.is_probing())
-                });
-                if is_probing && now < *until_us {
+            Some(Pending::Mark {
+                name,
+                is_steady,
+                asked_us,
+            }) => {
+                // Opened later, it is the next window's that it comes to something.
+                let is_in_doubt = |connection: &Connection| {
+                    connection.is_probing()
+                        || !connection.is_established && connection.opened_us <= *asked_us
+                };
+                let (name, is_steady) = (name.clone(), *is_steady);
+                let patience_ms = self.plan.silence_ms_max.max(self.plan.connect_ms_max);
+                let is_late = now >= asked_us + patience_ms * 1_000;
+                let in_doubt: Vec<usize> = self
+                    .connections
+                    .iter()
+                    .filter(|(_, connection)| is_in_doubt(connection))
+                    .map(|(key, _)| key)
+                    .collect();
+                if !in_doubt.is_empty() && !is_late {
                     return Ok(());
                 }
-                let name = name.clone();
+                for key in in_doubt {
+                    let (outcome, text) = match self.connections[key].is_established {
+                        true => (Outcome::ClosedEarly, "a probe was not answered"),
+                        false => (Outcome::Refused, "not established in time"),
+                    };
+                    self.close(key, End(outcome, text.to_owned()), now);
+                }
                 self.pending = None;
-                let report = self.end_window(name, now);
+                let report = Box::new(self.end_window(name, is_steady, now));
                 self.answer(&Answer::Report { report })
             }
             Some(Pending::Finish { until_us }) => {
@@ -561,75 +579,34 @@ impl<W: Write> Clients<W> {
                     }
                 }
                 self.pending = None;
-                let report = self.end_window("finished".to_owned(), now);
+                let report = Box::new(self.end_window("finished".to_owned(), false, now));
                 self.answer(&Answer::Report { report })
             }
             Some(Pending::Established) | None => Ok(()),
         }
     }
 
-    fn end_window(&mut self, next: String, now: u64) -> Report {
+    fn end_window(&mut self, next: String, is_steady: bool, now: u64) -> Report {
         self.sample(now);
-        let open: Vec<usize> = self.connections.iter().map(|(key, _)| key).collect();
-        for key in open {
-            let connection = &mut self.connections[key];
-            let index = connection.workload;
-            let waiting = std::mem::take(&mut connection.waiting.longest_us);
-            let tally = &mut self.tallies[index];
-            tally.stall_ms_max = tally.stall_ms_max.max(waiting / 1_000);
-            tally.count(Outcome::Carried);
+        let mut open = vec![0; self.plan.workloads.len()];
+        for (_, connection) in &mut self.connections {
+            open[connection.workload] += 1;
+            let longest_us = std::mem::take(&mut connection.waiting.longest_us);
+            self.window.stalled(connection.workload, longest_us);
+            self.window.arrived(connection.take_arrived());
         }
-        let duration_us = now.saturating_sub(self.window_began_us);
-        let before_us = duration_us.min(self.window_began_us.saturating_sub(self.started_us));
-        let until = |at: u64| {
-            let before = self.samples.iter().rev().find(|(when, _)| *when <= at);
-            before.map_or(0, |(_, count)| *count)
-        };
-        let (at_begin, at_end) = (until(self.window_began_us), until(now));
-        let before = at_begin.saturating_sub(until(self.window_began_us - before_us));
-        let mut report = Report {
-            window: std::mem::replace(&mut self.window, next),
-            duration_ms: duration_us / 1_000,
-            total: Tally::default(),
-            workloads: std::collections::BTreeMap::new(),
-            http: self
-                .plan
-                .workloads
-                .iter()
-                .filter(|workload| workload.kind.is_http())
-                .map(|workload| workload.name.clone())
-                .collect(),
-            retransmits: at_end.saturating_sub(at_begin),
-            retransmits_before: before,
-            before_ms: before_us / 1_000,
-            mid_message_max: std::mem::take(&mut self.mid_message_max),
-            failures: std::mem::take(&mut self.failures),
-        };
-        for (workload, tally) in self.plan.workloads.iter().zip(&mut self.tallies) {
-            let tally = std::mem::take(tally);
-            report.total += tally;
-            *report.workloads.entry(workload.name.clone()).or_default() += tally;
-        }
-        // The connections that are open are those that the next window begins with.
-        for (_, connection) in &self.connections {
-            self.tallies[connection.workload].connections += 1;
-        }
-        self.window_began_us = now;
-        report
+        self.window.end(next, is_steady, &self.plan, &open, now)
     }
 
     fn sample(&mut self, now: u64) {
-        let mut total = self.retransmits_gone;
+        let mut total = 0;
         for (_, connection) in &mut self.connections {
             if let Ok(count) = hitless_net::tcp_retransmits(&connection.socket) {
                 connection.retransmits = count;
             }
             total += u64::from(connection.retransmits);
         }
-        if self.samples.len() == SAMPLES {
-            self.samples.pop_front();
-        }
-        self.samples.push_back((now, total));
+        self.window.resent_living(total, now);
     }
 
     fn answer_open(&mut self) -> io::Result<()> {
@@ -665,6 +642,22 @@ impl Connection {
             }
             Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(false),
             Err(error) => Err(refused(error)),
+        }
+    }
+
+    fn is_mid_message(&self) -> bool {
+        self.body.is_mid_message()
+    }
+
+    fn is_probing(&self) -> bool {
+        matches!(&self.body, Body::Stream(stream) if stream.is_probing())
+    }
+
+    /// Messages and answers that arrived since this was asked last.
+    fn take_arrived(&mut self) -> u64 {
+        match &mut self.body {
+            Body::Stream(stream) => stream.take_arrived(),
+            Body::Http(http) => http.take_arrived(),
         }
     }
 

@@ -25,6 +25,7 @@ pub(super) struct Stream {
     ends_at_us: u64,
     is_hungry: bool,
     is_probing: bool,
+    arrived: u64,
 }
 
 impl Stream {
@@ -68,6 +69,7 @@ impl Stream {
             ends_at_us,
             is_hungry: false,
             is_probing: false,
+            arrived: 0,
         }
     }
 
@@ -106,6 +108,10 @@ impl Stream {
 
     pub(super) const fn is_probing(&self) -> bool {
         self.is_probing
+    }
+
+    pub(super) const fn take_arrived(&mut self) -> u64 {
+        std::mem::replace(&mut self.arrived, 0)
     }
 
     /// Whether the server owes something: silence from now on is a stall.
@@ -153,14 +159,20 @@ impl Stream {
         let is_paced = matches!(self.kind, WorkloadKind::Stream | WorkloadKind::HalfClosed);
         waiting.received(now);
         let is_probing = &mut self.is_probing;
+        let arrived = &mut self.arrived;
         let result = self.reader.feed(bytes, |event| match event {
-            // How long a message was under way. One that was written without pause waited for its
-            // turn, not for us.
-            Event::Message { made_us } if is_paced => waiting.took(now.saturating_sub(made_us)),
+            Event::Message { made_us } => {
+                *arrived += 1;
+                // How long it was under way. One that was written without pause waited for its
+                // turn, not for us.
+                if is_paced {
+                    waiting.took(now.saturating_sub(made_us));
+                }
+            }
             Event::ProbeAnswer => *is_probing = false,
             Event::End => is_finished = true,
             Event::Complaint(text) => complaint = Some(text),
-            Event::Message { .. } | Event::Wish(_) | Event::Probe => {}
+            Event::Wish(_) | Event::Probe => {}
         });
         if let Err(wrong) = result {
             return Err(End(Outcome::Corrupted, wrong));

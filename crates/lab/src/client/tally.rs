@@ -56,6 +56,13 @@ impl Tally {
         *counter += 1;
     }
 
+    /// With those that are open at the window's end.
+    #[must_use]
+    pub(super) const fn with_carried(mut self, open: u64) -> Self {
+        self.carried += open;
+        self
+    }
+
     /// Whether each connection has exactly one outcome.
     pub const fn adds_up(&self) -> bool {
         self.connections == self.carried + self.finished + self.told_to_close + self.lost()
@@ -91,16 +98,20 @@ pub struct Report {
     pub workloads: BTreeMap<String, Tally>,
     /// Names of the workloads that speak HTTP.
     pub http: Vec<String>,
-    /// Segments that the clients sent again in the window, and in a window of the same length just
-    /// before it.
+    /// Segments that the clients sent again in the window, and in as long a time of steady load
+    /// just before it.
     pub retransmits: u64,
     pub retransmits_before: u64,
-    /// How long the second window was: shorter than the first if the clients had not run for so
-    /// long.
+    /// How long that time was: shorter than the window if there was no more.
     pub before_ms: u64,
-    /// Most connections that were in the middle of a message or answer at one time.
+    /// Whole messages and answers that arrived, every byte right.
+    pub messages: u64,
+    /// Least and most connections that were in the middle of a message or answer at one time.
+    pub mid_message_min: u64,
     pub mid_message_max: u64,
-    /// The first of those that were lost.
+    /// Most HTTP connections that waited for an answer at one time.
+    pub mid_answer_max: u64,
+    /// Those that were lost.
     pub failures: Vec<Failure>,
 }
 
@@ -111,6 +122,8 @@ pub struct Failure {
     pub flow: Flow,
     pub outcome: Outcome,
     pub detail: String,
+    /// Whether it was in the middle of a message or answer, as its client saw it.
+    pub is_mid_message: bool,
     /// Since the window began.
     pub at_ms: u64,
 }

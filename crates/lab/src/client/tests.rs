@@ -54,6 +54,7 @@ impl Clients {
     fn mark(&mut self, name: &str) -> Report {
         let answer = self.ask(&Command::Mark {
             name: name.to_owned(),
+            is_steady: false,
         });
         report(answer)
     }
@@ -100,7 +101,7 @@ fn report(answer: Answer) -> Report {
     };
     assert!(report.total.adds_up(), "{report:?}");
     assert!(report.workloads.values().all(Tally::adds_up), "{report:?}");
-    report
+    *report
 }
 
 /// The stream server on a thread.
@@ -543,9 +544,66 @@ fn a_gap_is_measured_and_silence_is_a_loss() {
         });
         let mut silent = plan(vec![workload("mute", kind, 1, mute)]);
         silent.silence_ms_max = 300;
-        let (sum, _) = Clients::start(silent).mark_until(|sum| sum.lost() > 0);
+        let mut clients = Clients::start(silent);
+        if kind == WorkloadKind::Idle {
+            // Its probe is this window's, and so is that nobody answers it.
+            let report = clients.mark("next");
+            assert_eq!(report.total.closed_early, 1, "{report:?}");
+            continue;
+        }
+        let (sum, _) = clients.mark_until(|sum| sum.lost() > 0);
         assert_eq!(sum.closed_early, 1, "{kind:?}");
     }
+}
+
+#[test]
+fn what_is_sent_again_is_counted() {
+    let server = Server::start();
+    // One connection fills the queue of those that are to be accepted, so the clients' first
+    // segment is dropped.
+    let full = rustix::net::socket(
+        rustix::net::AddressFamily::INET,
+        rustix::net::SocketType::STREAM,
+        None,
+    )
+    .unwrap();
+    let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+    rustix::net::bind(&full, &any).unwrap();
+    rustix::net::listen(&full, 0).unwrap();
+    let listener = TcpListener::from(full);
+    let address = listener.local_addr().unwrap();
+    let first = TcpStream::connect(address).unwrap();
+    let to = server.address;
+    thread::spawn(move || {
+        // Not established, and on this machine nothing is under way: it was dropped.
+        while !is_half_open(address) {
+            thread::sleep(Duration::from_millis(10));
+        }
+        drop((listener.accept().unwrap(), first));
+        let client = listener.accept().unwrap().0;
+        let server = TcpStream::connect(to).unwrap();
+        let (mut from_client, mut to_server) =
+            (client.try_clone().unwrap(), server.try_clone().unwrap());
+        thread::spawn(move || std::io::copy(&mut from_client, &mut to_server));
+        let _ = std::io::copy(&mut &server, &mut &client);
+    });
+    let mut clients = one(WorkloadKind::Stream, address);
+    let report = clients.mark("next");
+    assert!(report.retransmits > 0, "{report:?}");
+    assert_eq!(report.total.carried, 1, "{report:?}");
+    // Nothing more, and the time before was no steady load.
+    let report = clients.mark("later");
+    assert_eq!((report.retransmits, report.retransmits_before), (0, 0));
+}
+
+/// Whether the kernel has a connection to `address` that is not established (SYN_SENT, 02).
+fn is_half_open(address: SocketAddr) -> bool {
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let to = format!("0100007F:{:04X}", address.port());
+    table.lines().any(|line| {
+        let mut fields = line.split_ascii_whitespace().skip(2);
+        fields.next() == Some(&to) && fields.next() == Some("02")
+    })
 }
 
 fn socket(stream: &TcpStream) -> Linger<'_> {
