@@ -5,8 +5,9 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Error, Result};
 use clap::{Args, Subcommand};
 use hitless_carry::signals::Signals;
 use hitless_hypervisor::Process;
@@ -90,9 +91,10 @@ pub(crate) fn run(options: Options) -> Result<Exit> {
             life::reap()?;
             let id = topology.id.clone();
             take_down_when_interrupted(&id)?;
-            let mut world = World::up(topology, &program(binary)?)?;
+            let mut world = World::up(topology, &program(binary)?).map_err(unless_interrupted)?;
             let started = Cluster::of(&world).start(&mut world);
             if let Err(error) = started.and_then(|()| world.keep()) {
+                let error = unless_interrupted(error);
                 Show::new(true).logs(&world);
                 life::down(&id)?;
                 return Err(error);
@@ -168,9 +170,10 @@ pub(crate) fn run(options: Options) -> Result<Exit> {
                     ..Outcome::default()
                 },
             };
+            let error = outcome.error.map(unless_interrupted);
             // A reader of documents gets one, whatever happened.
             show.end(&outcome.document)?;
-            match (outcome.error, outcome.document.kept) {
+            match (error, outcome.document.kept) {
                 (Some(error), _) => Err(error),
                 (None, true) => Ok(Exit::Done),
                 (None, false) => Ok(Exit::Failed),
@@ -199,6 +202,17 @@ pub(crate) fn run(options: Options) -> Result<Exit> {
     }
 }
 
+/// The lab is being taken down from under whoever works with it.
+static IS_INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+/// What goes wrong in a lab that is taken down is nobody's concern: that ends the program.
+fn unless_interrupted(error: Error) -> Error {
+    while IS_INTERRUPTED.load(Ordering::Relaxed) {
+        std::thread::park();
+    }
+    error
+}
+
 /// Ctrl-C and its like end the program, but not before the lab is gone. Call it before there are
 /// threads. (What kills without a word is the guard's business.)
 fn take_down_when_interrupted(id: &str) -> Result<()> {
@@ -212,6 +226,7 @@ fn take_down_when_interrupted(id: &str) -> Result<()> {
         .spawn(move || {
             let mut asked = [PollFd::new(&signals, PollFlags::IN)];
             while rustix::event::poll(&mut asked, None).is_err() || signals.next().is_none() {}
+            IS_INTERRUPTED.store(true, Ordering::Relaxed);
             eprintln!("\ninterrupted: taking lab {id} down");
             if let Err(error) = life::down_if_of(&id, own) {
                 eprintln!("{error:#}");
