@@ -277,9 +277,12 @@ impl World {
                 return self.agreed();
             }
         }
-        let waits = self.status().map(|status| status.waits);
+        let status = self
+            .status()
+            .map(|status| (status.waits, status.guests, status.unsettled));
+        let dead: Vec<&GuestSlot> = self.dead.keys().collect();
         Err(format!(
-            "not settled after {} s: {waits:?}",
+            "not settled after {} s, dead {dead:?}: {status:?}",
             within_us / 1_000_000
         ))
     }

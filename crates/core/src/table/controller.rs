@@ -545,7 +545,10 @@ impl Controller {
                 let owes = |standing: &Option<Standing>| {
                     standing.is_some_and(|standing| owes(rules, entry, *slot, standing))
                 };
-                entry.row.contains(*slot) || entry.before.contains(*slot) || owes(was) != owes(is)
+                let wish = &entry.wish;
+                let is_wished = [wish.owner, wish.standby].contains(&Some(*slot));
+                let is_named = entry.row.contains(*slot) || entry.before.contains(*slot);
+                is_wished || is_named || owes(was) != owes(is)
             })
         });
         self.ask_for_reports(|slot| before.contains_key(&slot));
