@@ -119,7 +119,15 @@ pub fn guard(id: &str, pid: u32, started_ticks: u64) -> Result<()> {
     check_id(id)?;
     let process = Process { pid, started_ticks };
     while !process.wait_gone(Duration::from_secs(3_600))? {}
-    down_if_of(id, process)?;
+    {
+        let _lock = lock()?;
+        // An interrupted process may have gone on building while its lab was taken down: what has
+        // no state is nobody's.
+        let is_due = World::open(id).map_or(true, |world| world.owner() == Some(process));
+        if is_due {
+            remove(id)?;
+        }
+    }
     for file in guard_files(id, process) {
         let _ = fs::remove_file(file);
     }
