@@ -1,5 +1,5 @@
-//! Commands whose work lies in another crate: each is a binary that is built in release mode and
-//! gets the arguments.
+//! Commands whose work lies in another crate: each is a binary or a benchmark that is built in
+//! release mode and gets the arguments.
 
 use anyhow::{Result, bail};
 
@@ -13,7 +13,14 @@ struct Target {
     /// First argument, for a command with groups.
     group: Option<&'static str>,
     package: &'static str,
-    binary: &'static str,
+    program: Program,
+}
+
+/// What kind of cargo's targets a command is.
+#[derive(Clone, Copy)]
+enum Program {
+    Binary(&'static str),
+    Bench(&'static str),
 }
 
 const TARGETS: &[Target] = &[
@@ -21,31 +28,37 @@ const TARGETS: &[Target] = &[
         command: "model",
         group: None,
         package: "hitless-sim",
-        binary: "model",
+        program: Program::Binary("model"),
     },
     Target {
         command: "sim",
         group: None,
         package: "hitless-sim",
-        binary: "hitless-sim",
+        program: Program::Binary("hitless-sim"),
     },
     Target {
         command: "bench",
         group: Some("director"),
         package: "hitless-bpf",
-        binary: "hitless-bpf-bench",
+        program: Program::Bench("director"),
+    },
+    Target {
+        command: "bench",
+        group: Some("codec"),
+        package: "hitless-proto",
+        program: Program::Bench("http1"),
     },
     Target {
         command: "soak",
         group: None,
         package: "hitless-lab",
-        binary: "hitless-soak",
+        program: Program::Binary("hitless-soak"),
     },
     Target {
         command: "fuzz",
         group: None,
         package: "hitless-fuzz",
-        binary: "hitless-fuzz",
+        program: Program::Binary("hitless-fuzz"),
     },
 ];
 
@@ -67,17 +80,30 @@ pub(crate) fn command(name: &str, args: &[String]) -> Result<()> {
             None => bail!("{name} needs a group: {groups}"),
         }
     };
-    if !has_binary(target.package, target.binary)? {
+    let graph = Graph::read()?;
+    let (programs, name_there) = match target.program {
+        Program::Binary(binary) => (&graph.binaries, binary),
+        Program::Bench(bench) => (&graph.benches, bench),
+    };
+    if !programs.contains(&(target.package.to_owned(), name_there.to_owned())) {
         bail!(
-            "`cargo xtask {name}` is not there yet: {} has no binary {}",
-            target.package,
-            target.binary
+            "`cargo xtask {name}` is not there yet: {} has no {name_there}",
+            target.package
         );
     }
     setup::ensure()?;
     let mut command = cargo();
-    command.args(["run", "--release", "--quiet", "--package", target.package]);
-    command.args(["--bin", target.binary, "--"]).args(args);
+    match target.program {
+        Program::Binary(binary) => {
+            command.args(["run", "--release", "--quiet", "--package", target.package]);
+            command.args(["--bin", binary, "--"]).args(args);
+        }
+        // A benchmark knows its group.
+        Program::Bench(bench) => {
+            command.args(["bench", "--quiet", "--package", target.package]);
+            command.args(["--bench", bench, "--"]).args(&args[1..]);
+        }
+    }
     check(&mut command)
 }
 

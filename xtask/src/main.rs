@@ -28,7 +28,7 @@ cargo xtask COMMAND
   demo [--json]       build two builds of hitless and show every change under live traffic, losing nothing
   model [ARGS]        search the row protocol's states, and find the counterexample of each rule's mutant
   sim [ARGS]          whole clusters in virtual time with faults
-  bench GROUP [--json]  measure a group beside its reference: director, ingress
+  bench GROUP [--json]  measure a group beside its reference: director, codec
   soak [ARGS]         the lab's changes over and over for hours
   fuzz [ARGS]         throw random bytes at everything that reads the network
 ";

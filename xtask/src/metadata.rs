@@ -22,6 +22,8 @@ pub(crate) struct Graph {
     pub(crate) members: BTreeSet<String>,
     /// Binaries of the workspace: package and name.
     pub(crate) binaries: BTreeSet<(String, String)>,
+    /// Benchmarks of the workspace, likewise.
+    pub(crate) benches: BTreeSet<(String, String)>,
     /// Package to the packages that it names, of all kinds.
     pub(crate) edges: BTreeMap<String, BTreeSet<(String, Kind)>>,
 }
@@ -43,10 +45,16 @@ impl Graph {
             let name = string(&package["name"])?;
             for target in array(&package["targets"]) {
                 // Only packages of the workspace have no source.
-                if package["source"].is_null() && array(&target["kind"]).any(|kind| kind == "bin") {
-                    graph
-                        .binaries
-                        .insert((name.clone(), string(&target["name"])?));
+                if !package["source"].is_null() {
+                    continue;
+                }
+                for kind in array(&target["kind"]) {
+                    let programs = match kind.as_str() {
+                        Some("bin") => &mut graph.binaries,
+                        Some("bench") => &mut graph.benches,
+                        _ => continue,
+                    };
+                    programs.insert((name.clone(), string(&target["name"])?));
                 }
             }
             names.insert(string(&package["id"])?, name);

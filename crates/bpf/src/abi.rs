@@ -37,4 +37,3 @@ pub(crate) static DIRECTOR_OBJECT: &[u8] =
     include_bytes!(concat!(env!("OUT_DIR"), "/director.bpf.o"));
 pub(crate) static INGRESS_OBJECT: &[u8] =
     include_bytes!(concat!(env!("OUT_DIR"), "/ingress.bpf.o"));
-pub(crate) static PASS_OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/pass.bpf.o"));

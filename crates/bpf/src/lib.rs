@@ -1,8 +1,6 @@
 //! Director and ingress: C sources, the ABI header that they share with us, and the loader.
 //!
-//! [`Director`] owns the programs and tables of a node, [`Ingress`] those of a guest;
-//! [`attach_pass`] gives a peer the program without which a veth loses what is transmitted to it.
-//! Everything is pinned in a folder that the caller names, so packets keep flowing while nobody
+//! [`Director`] owns the programs and tables of a node, [`Ingress`] those of a guest. Everything is pinned in a folder that the caller names, so packets keep flowing while nobody
 //! runs this code, and the next process adopts what is there.
 //!
 //! Invariants: no type of the BPF library is public; rows and marks are changed by plain atomic
@@ -36,7 +34,7 @@ pub use director::{Director, GuestPort};
 pub use error::Error;
 pub use hop::Hop;
 pub use ingress::{Identity, Ingress, LiveCounts};
-pub use links::{AttachMode, Attached, attach_pass, detach_pass};
+pub use links::{AttachMode, Attached};
 pub use object::Adoption;
 pub use run::Run;
 pub use verify::{Verified, verify};

@@ -5,13 +5,12 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use libbpf_rs::{ObjectBuilder, libbpf_sys};
+use libbpf_rs::libbpf_sys;
 
-use crate::abi;
-use crate::error::{Error, Result, checked, io_error};
+use crate::error::{Error, Result, checked};
 use crate::object::{c_path, pin};
 
 /// How an interface runs its program.
@@ -138,41 +137,6 @@ impl Links {
         }
         Ok(pinned)
     }
-}
-
-/// Gives an interface the program that passes everything. Its link lies at `path`.
-///
-/// A veth without a program silently loses what its peer transmits back.
-pub fn attach_pass(path: &Path, ifindex: u32) -> Result<AttachMode> {
-    if let Some(mode) = live_mode(path, ifindex) {
-        return Ok(mode);
-    }
-    remove_pin(path)?;
-    let load_error = |error| Error::Load {
-        program: "pass",
-        source: io_error(error),
-    };
-    let bytes = abi::PASS_OBJECT.to_vec();
-    let object = ObjectBuilder::default()
-        .open_memory(&bytes)
-        .and_then(libbpf_rs::OpenObject::load)
-        .map_err(load_error)?;
-    let program = object.progs().next().expect("the object has its program");
-    let program = program.as_fd().try_clone_to_owned();
-    let program = program.map_err(|source| Error::Load {
-        program: "pass",
-        source,
-    })?;
-    let (link, mode) = create(&program, ifindex)?;
-    pin(&link, path)?;
-    Ok(mode)
-}
-
-/// Takes that program away. Whether it was there.
-pub fn detach_pass(path: &Path) -> Result<bool> {
-    let is_there = path.exists();
-    remove_pin(path)?;
-    Ok(is_there)
 }
 
 fn create(program: &OwnedFd, ifindex: u32) -> Result<(OwnedFd, AttachMode)> {

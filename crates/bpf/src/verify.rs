@@ -23,7 +23,7 @@ pub struct Verified {
 /// Loads every program by itself.
 pub fn verify() -> io::Result<Vec<Verified>> {
     let mut verified = Vec::new();
-    for bytes in [abi::DIRECTOR_OBJECT, abi::INGRESS_OBJECT, abi::PASS_OBJECT] {
+    for bytes in [abi::DIRECTOR_OBJECT, abi::INGRESS_OBJECT] {
         let bytes = bytes.to_vec();
         let open = ObjectBuilder::default()
             .open_memory(&bytes)

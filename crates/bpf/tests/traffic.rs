@@ -13,10 +13,9 @@ use std::time::{Duration, Instant};
 
 use hitless_bpf::{
     AddressKind, Adoption, AttachMode, Counters, Director, GuestPort, Hop, Identity, Ingress, Vni,
-    attach_pass,
 };
 use hitless_core::row::{BUCKETS, Bucket, GuestSlot, Row, Sequence};
-use hitless_net::{Netlink, NextHop, Offload, Prefix, Route, VethEnd, set_offload};
+use hitless_net::{Netlink, NextHop, Offload, Prefix, Route, VethEnd, attach_pass, set_offload};
 use rustix::net::RecvFlags;
 use support::packet::{ACK, ETHERNET, KEY, RST, VIP4, VNI, bucket, tcp};
 use support::sockets::{Host, State, inject, watcher};
@@ -82,10 +81,7 @@ impl Cluster {
         default_routes(&mut client_link, "c0", "10.1.0.254", "fd01::254");
         // XDP loses the note that a checksum is still to be filled in.
         set_offload(&client, "c0", Offload::SendChecksum, false).unwrap();
-        let c0 = client_link.link("c0").unwrap().index;
-        client
-            .run(|| attach_pass(&pins.path().join("client"), c0).unwrap())
-            .unwrap();
+        attach_pass(&mut client_link, "c0").unwrap();
 
         let director = Director::open(pins.path()).unwrap();
         director.set_cluster(vni(), KEY, NonZeroU16::MIN).unwrap();

@@ -1,8 +1,8 @@
 //! What the codec adds to a request's cost: parse and rewrite of both heads and the framing of both
 //! bodies, beside bare `httparse` over the same bytes in the same run.
 //!
-//! `cargo bench -p hitless-proto --bench http1` prints one JSON document in the form of all our
-//! benchmarks. Ours and theirs alternate; a figure is the median of the rounds.
+//! `cargo xtask bench codec` prints a table, with `--json` one document in the form of all our
+//! benchmarks; it fails if a goal is missed. Ours and theirs alternate; a figure is the median of the rounds.
 #![allow(
     clippy::disallowed_methods,
     clippy::disallowed_macros,
@@ -11,6 +11,7 @@
 
 use std::hint::black_box;
 use std::mem::MaybeUninit;
+use std::process::ExitCode;
 use std::time::Instant;
 
 use hitless_proto::http1::{Connection, Context, Event, Limits, Rewrite, Side, Work};
@@ -29,9 +30,57 @@ struct Case {
     goal_ns: f64,
 }
 
-fn main() {
-    let rows: Vec<String> = cases().iter().map(row).collect();
-    println!("{{\"group\":\"codec\",\"rows\":[{}]}}", rows.join(","));
+struct Row {
+    measure: &'static str,
+    ours: f64,
+    httparse: f64,
+    goal: f64,
+}
+
+fn main() -> ExitCode {
+    let rows: Vec<Row> = cases().iter().map(row).collect();
+    if std::env::args().any(|argument| argument == "--json") {
+        let rows: Vec<String> = rows.iter().map(Row::json).collect();
+        println!("{{\"group\":\"codec\",\"rows\":[{}]}}", rows.join(","));
+    } else {
+        for row in &rows {
+            println!("{}", row.line());
+        }
+    }
+    if rows.iter().all(Row::is_met) {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+impl Row {
+    fn is_met(&self) -> bool {
+        self.ours <= self.goal
+    }
+
+    fn json(&self) -> String {
+        format!(
+            "{{\"measure\":\"{}\",\"unit\":\"ns\",\"ours\":{:.0},\"peers\":{{\"httparse\":{:.0}}},\
+             \"goal\":\"<= {:.0} ns\",\"met\":{}}}",
+            self.measure,
+            self.ours,
+            self.httparse,
+            self.goal,
+            self.is_met()
+        )
+    }
+
+    fn line(&self) -> String {
+        format!(
+            "{:<46} {:>6.0} ns  httparse {:<6.0} <= {:<6.0} {}",
+            self.measure,
+            self.ours,
+            self.httparse,
+            self.goal,
+            if self.is_met() { "met" } else { "MISSED" }
+        )
+    }
 }
 
 fn cases() -> Vec<Case> {
@@ -79,21 +128,19 @@ fn cases() -> Vec<Case> {
     ]
 }
 
-fn row(case: &Case) -> String {
+fn row(case: &Case) -> Row {
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     let mut proxy = Proxy::new();
     for _ in 0..ROUNDS {
         ours.push(time(|| proxy.exchange(&case.request, &case.response)));
         theirs.push(time(|| tokenise(&case.request, &case.response)));
     }
-    let (ours, theirs) = (median(ours), median(theirs));
-    format!(
-        "{{\"measure\":\"{}\",\"unit\":\"ns\",\"ours\":{ours:.0},\"peers\":{{\"httparse\":{theirs:.0}}},\
-         \"goal\":{:.0},\"met\":{}}}",
-        case.measure,
-        case.goal_ns,
-        ours <= case.goal_ns
-    )
+    Row {
+        measure: case.measure,
+        ours: median(ours),
+        httparse: median(theirs),
+        goal: case.goal_ns,
+    }
 }
 
 fn time(mut exchange: impl FnMut()) -> f64 {

@@ -19,13 +19,17 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use hitless_bpf::{AddressKind, AttachMode, Director, Hop, Identity, Ingress, Vni, attach_pass};
+use hitless_bpf::{AddressKind, AttachMode, Director, Hop, Identity, Ingress, Vni};
+use hitless_net::{Namespace, Netlink, Offload, attach_pass, set_offload};
 use libbpf_rs::libbpf_sys;
 use rustix::event::epoll;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, LinkNameSpaceType, move_into_link_name_space, sched_setaffinity};
 
-use crate::{Bench, Figure, KEY, VNI, all_to_one, median, put_first, slot};
+use crate::figure::{Figure, median};
+use crate::put_first;
+use crate::scene::{KEY, VNI, all_to_one, slot};
+use crate::wrapped::Bench;
 
 const CONNECTIONS: [usize; 2] = [16, 16_384];
 const VIP: &str = "192.0.2.80:443";
@@ -214,9 +218,9 @@ pub(crate) fn measure(pins: &Path, figures: &mut Vec<Figure>) -> Result<()> {
     ip_in("client", "route add default via 10.1.0.254 advmss 1340")?;
     ip_in("guest", "route add default via 10.2.0.254 advmss 1340")?;
     // XDP loses the note that a checksum is still to be filled in.
-    run(Command::new("ip")
-        .args(["netns", "exec", &name("client"), "ethtool", "-K"])
-        .args([&client, "tx", "off"]))?;
+    let at_client = Namespace::open(&name("client"))?;
+    let at_node = Namespace::open(&name("node"))?;
+    set_offload(&at_client, &client, Offload::SendChecksum, false)?;
     within("node", || {
         Ok(fs::write("/proc/sys/net/ipv4/ip_forward", "1")?)
     })?;
@@ -245,11 +249,8 @@ pub(crate) fn measure(pins: &Path, figures: &mut Vec<Figure>) -> Result<()> {
     };
     director.set_guest(vni, slot(1), &hop)?;
     let (uplink_index, _) = index("node", &uplink)?;
-    let (client_index, _) = index("client", &client)?;
-    let folder = pins.join("client");
-    within("client", || Ok(attach_pass(&folder, client_index)?))?;
-    let folder = pins.join("port");
-    within("node", || Ok(attach_pass(&folder, port_index)?))?;
+    attach_pass(&mut Netlink::open(&at_client)?, &client)?;
+    attach_pass(&mut Netlink::open(&at_node)?, &port)?;
     let mode = within("node", || Ok(director.attach(uplink_index)?))?;
     let identity = Identity {
         vni,
