@@ -1,6 +1,7 @@
 //! Starting other programs: standard input closed, the command line in the error.
 
 use std::ffi::OsStr;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -16,7 +17,28 @@ pub(crate) fn root() -> PathBuf {
 
 /// Where cargo puts what it builds, also when `CARGO_TARGET_DIR` says another place.
 pub(crate) fn target_dir() -> PathBuf {
-    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
+    match std::env::var_os("CARGO_TARGET_DIR") {
+        Some(folder) => folder.into(),
+        None => without_blanks(&root()).unwrap_or_else(|| root().join("target")),
+    }
+}
+
+/// Another place than `target` for a workspace whose path has blanks in it: libbpf is built by make,
+/// which knows none. `None`: it has none.
+pub(crate) fn without_blanks(root: &Path) -> Option<PathBuf> {
+    let has_blanks = |path: &Path| path.to_string_lossy().contains(char::is_whitespace);
+    if !has_blanks(root) {
+        return None;
+    }
+    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
+    let cache = cache
+        .or_else(home)
+        .filter(|cache| cache.is_absolute() && !has_blanks(cache));
+    let mut hasher = DefaultHasher::new();
+    root.hash(&mut hasher);
+    let name = format!("hitless-target-{:016x}", hasher.finish());
+    Some(cache.unwrap_or_else(|| "/var/tmp".into()).join(name))
 }
 
 /// A program in the workspace's folder, with standard input closed.
@@ -28,7 +50,9 @@ pub(crate) fn program(name: impl AsRef<OsStr>) -> Command {
 
 /// The cargo that runs this xtask.
 pub(crate) fn cargo() -> Command {
-    program(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+    let mut cargo = program(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.env("CARGO_TARGET_DIR", target_dir());
+    cargo
 }
 
 /// The command line as one would type it.
@@ -83,4 +107,18 @@ pub(crate) fn works(command: &mut Command) -> bool {
 /// Whether this process is root.
 pub(crate) fn is_root() -> bool {
     output(program("id").arg("-u")).is_ok_and(|uid| uid.trim() == "0")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_with_blanks_is_built_elsewhere() {
+        assert_eq!(without_blanks(Path::new("/home/me/hitless")), None);
+        let one = without_blanks(Path::new("/home/me/my code/hitless")).unwrap();
+        let other = without_blanks(Path::new("/home/me/my code/other")).unwrap();
+        assert!(one != other && one.is_absolute(), "{one:?} {other:?}");
+        assert!(!one.to_string_lossy().contains(' '), "{one:?}");
+    }
 }

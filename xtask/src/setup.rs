@@ -146,6 +146,14 @@ pub(crate) fn command(args: &[String]) -> Result<()> {
 /// Installs the packages that are missing where that is possible, and shows and reports what is
 /// missing still.
 pub(crate) fn ensure() -> Result<Report> {
+    if std::env::var_os("CARGO_TARGET_DIR").is_none()
+        && let Some(folder) = run::without_blanks(&run::root())
+    {
+        let folder = folder.display();
+        eprintln!(
+            "setup: building in {folder}, since make, which builds libbpf, knows no blanks in paths"
+        );
+    }
     let mut missing = missing(&PackageState::read());
     let can_install = run::is_root() && run::works(program("apt-get").arg("--version"));
     if !missing.is_empty() && can_install {
@@ -162,11 +170,16 @@ pub(crate) fn cargo_tools() -> Result<()> {
     if run::works(cargo().args(["deny", "--version"])) {
         return Ok(());
     }
-    eprintln!("setup: installing cargo-deny {CARGO_DENY}, which takes some minutes once");
+    eprintln!("setup: installing cargo-deny {CARGO_DENY}, which takes a minute or two once");
     let version = CARGO_DENY;
-    check(cargo().args([
+    // Without optimisation it is built three times as fast, and is fast enough. What it is built
+    // in goes, so it does not stand beside ours.
+    let mut install = cargo();
+    install.env_remove("CARGO_TARGET_DIR");
+    check(install.args([
         "install",
         "--quiet",
+        "--debug",
         "--locked",
         "cargo-deny",
         "--version",
