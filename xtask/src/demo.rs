@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use crate::run::{cargo, check, program, root, target_dir};
 use crate::setup;
 
-const SCRIPT: &str = "crates/lab/demo.yaml";
+pub(crate) const SCRIPT: &str = "crates/lab/demo.yaml";
 
 /// `cargo xtask demo [--json]`
 pub(crate) fn command(args: &[String]) -> Result<()> {
@@ -22,24 +22,7 @@ pub(crate) fn command(args: &[String]) -> Result<()> {
             other => bail!("demo knows --json, found {other:?}"),
         }
     }
-    let report = setup::ensure()?;
-    if !report.can_build() {
-        bail!("hitless cannot be built without the packages named above");
-    }
-    if !root().join(SCRIPT).exists() {
-        bail!("`cargo xtask demo` is not there yet: no {SCRIPT}");
-    }
-    if !crate::run::is_root() {
-        bail!(
-            "the demo builds network namespaces and needs root: run `sudo -E cargo xtask demo`; \
-             `hitless serve` works without"
-        );
-    }
-    if !report.missing.is_empty() {
-        bail!("the demo needs the packages named above");
-    }
-    let first = build("1")?;
-    let second = build("2")?;
+    let (first, second) = builds()?;
     let mut lab = program(&first);
     lab.args(["lab", "run", SCRIPT])
         .env("HITLESS_SECOND_BUILD", &second);
@@ -47,6 +30,27 @@ pub(crate) fn command(args: &[String]) -> Result<()> {
         lab.arg("--json");
     }
     check(&mut lab)
+}
+
+/// Two builds of the release binary that differ in their build id, where a lab can run.
+pub(crate) fn builds() -> Result<(PathBuf, PathBuf)> {
+    let report = setup::ensure()?;
+    if !report.can_build() {
+        bail!("hitless cannot be built without the packages named above");
+    }
+    if !root().join(SCRIPT).exists() {
+        bail!("no {SCRIPT}: is this a whole clone?");
+    }
+    if !crate::run::is_root() {
+        bail!(
+            "the lab builds network namespaces and needs root: run cargo with `sudo -E`; \
+             `hitless serve` works without"
+        );
+    }
+    if !report.missing.is_empty() {
+        bail!("the lab needs the packages named above");
+    }
+    Ok((build("1")?, build("2")?))
 }
 
 /// Builds the release binary with a build id of its own and puts a copy aside. Only the binary's

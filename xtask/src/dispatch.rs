@@ -49,12 +49,6 @@ const TARGETS: &[Target] = &[
         program: Program::Bench("http1"),
     },
     Target {
-        command: "soak",
-        group: None,
-        package: "hitless-lab",
-        program: Program::Binary("hitless-soak"),
-    },
-    Target {
         command: "fuzz",
         group: None,
         package: "hitless-fuzz",

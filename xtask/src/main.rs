@@ -9,9 +9,11 @@ mod dispatch;
 mod kernel;
 mod metadata;
 mod phases;
+mod properties;
 mod readme;
 mod run;
 mod setup;
+mod soak;
 mod test;
 mod tidy;
 
@@ -20,17 +22,19 @@ use std::process::ExitCode;
 const USAGE: &str = "\
 cargo xtask COMMAND
 
-  setup               install the Debian packages and cargo tools that the other commands need, or say what is missing
-  test                everything that has to pass: format, lints, licences, tidy, all tests
-  tidy [--wrap]       the rules of the source tree: layers, sizes, words, links; wrap long comments
-  kernel              load every BPF program on Debian 12's own kernel, booted under QEMU
-  readme              run every command that README and the guide show
-  demo [--json]       build two builds of hitless and show every change under live traffic, losing nothing
-  model [ARGS]        search the row protocol's states, and find the counterexample of each rule's mutant
-  sim [ARGS]          whole clusters in virtual time with faults
+  setup                 install the Debian packages and cargo tools that the other commands need,
+                        or say what is missing
+  test                  everything that has to pass: format, lints, licences, tidy, all tests
+  tidy [--wrap]         the rules of the source tree: layers, sizes, words, links; wrap long comments
+  kernel                load every BPF program on Debian 12's own kernel, booted under QEMU
+  readme                run every command that README and the guide show
+  demo [--json]         build two builds of hitless and show every change under live traffic
+  model [ARGS]          search the row protocol's states, and find each rule's counterexample
+  sim [ARGS]            whole clusters in virtual time with faults, in lock-step with the model
   bench GROUP [--json]  measure a group beside its reference: director, codec
-  soak [ARGS]         the lab's changes over and over for hours
-  fuzz [ARGS]         throw random bytes at everything that reads the network
+  soak [ARGS]           the demo's changes over and over, an hour long
+  properties [ARGS]     the property tests with other cases in each round, five minutes long
+  fuzz [ARGS]           throw damaged bytes at everything that reads the network
 ";
 
 fn main() -> ExitCode {
@@ -46,7 +50,9 @@ fn main() -> ExitCode {
         Some("kernel") => kernel::command(rest),
         Some("readme") => readme::command(rest),
         Some("demo") => demo::command(rest),
-        Some(name @ ("model" | "sim" | "bench" | "soak" | "fuzz")) => dispatch::command(name, rest),
+        Some(name @ ("model" | "sim" | "bench" | "fuzz")) => dispatch::command(name, rest),
+        Some("soak") => soak::command(rest),
+        Some("properties") => properties::command(rest),
         Some("help" | "-h" | "--help") => {
             print!("{USAGE}");
             Ok(())

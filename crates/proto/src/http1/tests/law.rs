@@ -1,10 +1,10 @@
 //! The law: a snapshot and its restoration, after any byte, change no event and no output.
 //!
 //! Messages come from a grammar, whole or mutated; they are cut anywhere, both sides interleaved,
-//! sockets slow or not, time passing. The seed is fixed; `PROPTEST_CASES` makes it search wider.
+//! sockets slow or not, time passing. `PROPTEST_CASES` makes it search wider.
 
 use proptest::prelude::*;
-use proptest::test_runner::{Config, RngSeed};
+use proptest::test_runner::Config;
 
 use crate::RestoreError;
 use crate::http1::{Connection, SNAPSHOT_LAYOUT, Side};
@@ -19,7 +19,6 @@ fn config(cases: u32) -> Config {
         .unwrap_or(cases);
     Config {
         cases,
-        rng_seed: RngSeed::Fixed(0x6869_746c_6573_7301),
         failure_persistence: None,
         ..Config::default()
     }

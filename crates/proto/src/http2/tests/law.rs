@@ -1,11 +1,11 @@
 //! The law: a snapshot and its restoration, after any byte, change no event and no output.
 //!
 //! Frames come from a grammar, whole or mutated; they are cut anywhere, what the caller does stands
-//! in between, sockets are slow or not, time passes. The seed is fixed; `PROPTEST_CASES` makes it
+//! in between, sockets are slow or not, time passes. `PROPTEST_CASES` makes it
 //! search wider.
 
 use proptest::prelude::*;
-use proptest::test_runner::{Config, RngSeed};
+use proptest::test_runner::Config;
 
 use crate::RestoreError;
 use crate::http2::frame::{Kind, flag};
@@ -22,7 +22,6 @@ fn config(cases: u32) -> Config {
         .unwrap_or(cases);
     Config {
         cases,
-        rng_seed: RngSeed::Fixed(0x6869_746c_6573_7303),
         failure_persistence: None,
         ..Config::default()
     }
