@@ -54,6 +54,12 @@ const TARGETS: &[Target] = &[
         package: "hitless-fuzz",
         program: Program::Binary("hitless-fuzz"),
     },
+    Target {
+        command: "fuzz",
+        group: None,
+        package: "hitless-fuzz",
+        binary: "hitless-fuzz",
+    },
 ];
 
 /// Runs `cargo xtask NAME ARGS`.

@@ -1,4 +1,4 @@
-//! `cargo xtask fuzz`: the property tests of everything that reads bytes or decides, with other
+//! `cargo xtask properties`: the property tests of everything that reads bytes or decides, with other
 //! cases in each round.
 //!
 //! The tests' own cases are fixed by a seed (`.cargo/config.toml`), so that a failure is a change.
@@ -21,7 +21,7 @@ struct Options {
     seed: u64,
 }
 
-/// `cargo xtask fuzz [--minutes NUMBER] [--rounds NUMBER] [--seed NUMBER]`
+/// `cargo xtask properties [--minutes NUMBER] [--rounds NUMBER] [--seed NUMBER]`
 pub(crate) fn command(args: &[String]) -> Result<()> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
     let Options {
@@ -35,12 +35,12 @@ pub(crate) fn command(args: &[String]) -> Result<()> {
     while done < rounds.unwrap_or(u64::MAX) && began.elapsed() < Duration::from_secs(minutes * 60) {
         let seed = seed + done;
         check(&mut tests(seed))
-            .with_context(|| format!("again: cargo xtask fuzz --rounds 1 --seed {seed}"))?;
+            .with_context(|| format!("again: cargo xtask properties --rounds 1 --seed {seed}"))?;
         done += 1;
-        eprintln!("fuzz: seed {seed} found nothing");
+        eprintln!("properties: seed {seed} found nothing");
     }
     eprintln!(
-        "fuzz: {done} rounds in {} s found nothing",
+        "properties: {done} rounds in {} s found nothing",
         began.elapsed().as_secs()
     );
     Ok(())
@@ -62,7 +62,7 @@ fn options(args: &[String], now: u64) -> Result<Options> {
             "--minutes" => options.minutes = number()?,
             "--rounds" => options.rounds = Some(number()?),
             "--seed" => options.seed = number()?,
-            other => bail!("fuzz knows --minutes, --rounds and --seed, found {other:?}"),
+            other => bail!("properties knows --minutes, --rounds and --seed, found {other:?}"),
         }
     }
     Ok(options)
