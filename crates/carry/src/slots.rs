@@ -51,6 +51,9 @@ pub enum Kind {
 pub const IN_FLIGHT: u32 = 1;
 /// The flag of a slot whose descriptors were given to the keeper.
 pub const REGISTERED: u32 = 2;
+/// The flag of an HTTP connection whose last answer goes out whole in the next system call: after
+/// that it is only to be closed.
+pub const CLOSING: u32 = 4;
 
 /// What must be known of a connection after its worker's death: one cache line.
 #[derive(Debug)]

@@ -125,22 +125,24 @@ fn die_at(place: &str) {
             wait_for("the kill", || instance.has_fired().then_some(()));
         }
         lost += u64::from(seen == Seen::Reset);
-        // The last byte is out, and the slot does not say yet that the connection is over: it may
-        // count as lost although nothing is, if the keeper has no descriptor to ask.
-        let may_be_more = u64::from((place, round) == ("answered", 1));
         kills += u64::from(instance.disarm() && (round < 3 || has_fired));
         let at = format!("{place}, round {round}");
         wait_for(&format!("{kills} deaths and {lost} resets at {at}"), || {
             let restarts = instance.try_labelled("hitless_worker_restarts_total")?;
             let total = "hitless_lost_connections_total{change=\"crash\"}";
             let counted = instance.try_labelled(total)?;
-            let more = (counted as u64).checked_sub(lost)?;
             let of_crash = |name: &str| {
                 instance.try_labelled(&format!("hitless_change_{name}{{change=\"crash\"}}"))
             };
-            let judged = of_crash("carried_connections")? + of_crash("reset_connections")?;
-            (judged >= of_crash("connections")?).then_some(())?;
-            (restarts as u64 == kills && more <= may_be_more).then_some(())
+            let judged = of_crash("carried_connections")?
+                + of_crash("finished_connections")?
+                + of_crash("reset_connections")?;
+            let is_judged = judged >= of_crash("connections")?;
+            // Between the note of a last answer and its sending: counted only if the keeper has the
+            // connection.
+            let may_be_less = u64::from((place, round) == ("answering", 1));
+            let less = lost.checked_sub(counted as u64)?;
+            (restarts as u64 == kills && is_judged && less <= may_be_less).then_some(())
         });
         lost = instance.labelled("hitless_lost_connections_total{change=\"crash\"}") as u64;
         for stream in &streams {
@@ -209,10 +211,10 @@ fn many_kills_under_new_connections_are_counted_one_by_one() {
     }
     let counted = instance.labelled("hitless_lost_connections_total{change=\"crash\"}") as u64;
     let seen = resets.load(Ordering::Relaxed);
-    // An answer whose last byte is out, on a connection that its client has not seen closed, counts
-    // as lost if the kill comes before the slot says that it is over: some microseconds.
+    // Some instructions lie between what the slot says of a last answer and its sending; a kill
+    // hits them once in some thousand times.
     assert!(
-        counted >= seen && counted - seen <= 1 + KILLS / 10,
+        counted.abs_diff(seen) <= 1,
         "clients saw {seen} resets, the ledger says {counted}"
     );
     eprintln!("{KILLS} kills, {seen} seen, {counted} counted");

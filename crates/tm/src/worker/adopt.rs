@@ -9,13 +9,13 @@ use core::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
 
-use hitless_carry::slots::{IN_FLIGHT, Kind, REGISTERED, Slots};
+use hitless_carry::slots::{CLOSING, IN_FLIGHT, Kind, REGISTERED, Slots};
 use hitless_carry::socket::{TcpState, bytes_in_pipe, progress};
 use hitless_types::site::Protocol;
 use rustix::net::RecvFlags;
 use serde_json::{Value, json};
 
-use super::core_of_lane::{Core, Pipe, reset_on_close};
+use super::core_of_lane::{Core, Pipe, end_on_close, reset_on_close};
 use super::event_loop::{EventLoop, Report};
 use super::http::{self, Client};
 use super::stats::{Keyed, Lane};
@@ -225,7 +225,16 @@ impl EventLoop {
         let slot = core.slot(index);
         let read_done = slot.read_done.load(Ordering::Relaxed);
         let written_done = slot.written_done.load(Ordering::Relaxed);
-        let is_whole = progress(&socket).is_ok_and(|now| {
+        let now = progress(&socket).ok();
+        if slot.has_flag(CLOSING) && now.is_some_and(|now| now.written >= written_done) {
+            // All that was to come has gone out: only its end is missing.
+            end_on_close(&socket);
+            let _ = rustix::net::shutdown(&socket, rustix::net::Shutdown::Write);
+            CRASH.of(core.slots.head()).add(Field::Finished, 1);
+            slot.set_flag(REGISTERED, true);
+            return core.end_slot(index);
+        }
+        let is_whole = now.is_some_and(|now| {
             now.state == TcpState::Open && now.read == read_done && now.written == written_done
         });
         if !is_whole {
@@ -306,6 +315,11 @@ impl EventLoop {
                 let owner = slot.owner.load(Ordering::Relaxed);
                 if slot.kind() != Some(Kind::Free) && owner != self.core.incarnation {
                     let ledger = CRASH.of(self.core.slots.head());
+                    if slot.has_flag(CLOSING) {
+                        ledger.add(Field::Finished, 1);
+                        slot.end();
+                        continue;
+                    }
                     if slot.has_flag(IN_FLIGHT) {
                         ledger.add(Field::InFlightLost, 1);
                     }

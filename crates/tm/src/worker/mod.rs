@@ -15,10 +15,10 @@ use std::time::Duration;
 
 use hitless_carry::slots::Slots;
 use hitless_carry::{memory, message, process, twin};
-use hitless_core::health::{Admin, Health};
-use hitless_types::site::{Site, bounds};
+use hitless_types::site::Site;
 use rustix::event::{EventfdFlags, PollFd, PollFlags};
 
+use self::change::Counts;
 use self::core_of_lane::Core;
 use self::event_loop::{Command, EventLoop, Inbox, Outbox, Report};
 use crate::admin::AdminServer;
@@ -27,10 +27,13 @@ use crate::link::{
     self, KEEPER_STATE_LAYOUT, KeeperFacts, KeeperHello, Role, SNAPSHOT_LAYOUT, ToKeeper, ToWorker,
     WorkerHello,
 };
-use crate::monitor::{Board, MemberHealth, MemberKey, Monitors};
-use crate::status::{Traffic, VirtualServerStatus};
+use crate::monitor::{Board, Monitors};
+use crate::status::VirtualServerStatus;
 
+mod accept;
 mod adopt;
+mod change;
+mod config;
 #[path = "core.rs"]
 mod core_of_lane;
 mod event_loop;
@@ -49,12 +52,6 @@ pub use self::trial::{Fault, ONCE, POISON, Point, Trial};
 
 /// The descriptor on which a worker finds the link to its keeper.
 pub const LINK_FD: i32 = 3;
-
-/// Removed virtual servers that are remembered by name: as many as a file may have is plenty.
-const EARLIER_MAX: usize = 256;
-
-/// What is known of all members travels below this.
-const HEALTH_BYTES_MAX: u64 = 64 << 20;
 
 /// Why a worker ended other than by its keeper's word.
 #[derive(Debug, thiserror::Error)]
@@ -194,18 +191,6 @@ impl Scrapes {
 /// The number of a question that a scraper asked; the keeper's own are below it for billions of
 /// questions.
 const SCRAPE_ID: u32 = u32::MAX;
-
-/// How many lanes have said what.
-#[derive(Default)]
-struct Counts {
-    applied: usize,
-    prepared: usize,
-    moved: usize,
-    took_back: usize,
-    predecessor_gone: usize,
-    drained: usize,
-    has_failed: bool,
-}
 
 /// Ends the process if its thread ends: an event loop that panicked leaves connections that only a
 /// new worker can serve.
@@ -447,282 +432,6 @@ impl Worker {
             Ok(())
         }
     }
-
-    fn on_config(&mut self, fds: &[OwnedFd]) -> Result<(), WorkerError> {
-        let limit = bounds::FILE_BYTES_MAX as u64;
-        let Some(Ok(bytes)) = fds.first().map(|fd| memory::to_bytes(fd, limit)) else {
-            return self.tell(&ToKeeper::Refuse {
-                text: "the file did not arrive\n".into(),
-            });
-        };
-        self.sockets.clear();
-        match Site::parse(&self.hello.file_name, &bytes) {
-            Ok(site) => {
-                let addresses = site
-                    .virtual_servers
-                    .iter()
-                    .map(|server| server.listen)
-                    .collect();
-                let single = site.admin.iter().map(|admin| admin.listen).collect();
-                self.candidate = Some(Arc::new(site));
-                self.tell(&ToKeeper::Accept { addresses, single })
-            }
-            Err(problems) => {
-                self.candidate = None;
-                self.tell(&ToKeeper::Refuse {
-                    text: format!("{problems}\n"),
-                })
-            }
-        }
-    }
-
-    /// The addresses are there: every event loop gets the configuration and its own sockets.
-    fn on_apply(&mut self) {
-        let Some(site) = self.candidate.take() else {
-            return;
-        };
-        if let Some(admin) = &site.admin {
-            let address = admin.listen;
-            tracing::warn!(%address, "the admin address is not served yet; use `hitless metrics`");
-        }
-        self.board.keep_only(&site);
-        self.remember_removed(&site);
-        self.bound = self
-            .sockets
-            .iter()
-            .map(|one| (one.requested, one.bound))
-            .collect();
-        let mut per_lane: Vec<Vec<(SocketAddr, OwnedFd)>> =
-            self.lanes.iter().map(|_| Vec::new()).collect();
-        let admin = site.admin.as_ref().map(|admin| admin.listen);
-        let at = self
-            .sockets
-            .iter()
-            .position(|listening| Some(listening.requested) == admin);
-        let admin_socket = at.map(|at| self.sockets.swap_remove(at));
-        self.serve_admin(admin, admin_socket);
-        for listening in self.sockets.drain(..) {
-            for (lane, socket) in per_lane.iter_mut().zip(listening.sockets) {
-                lane.push((listening.requested, socket));
-            }
-        }
-        self.counts.applied = 0;
-        for (lane, listeners) in self.lanes.iter().zip(per_lane) {
-            lane.send(Command::Apply {
-                site: Arc::clone(&site),
-                listeners,
-            });
-        }
-        self.site = Some(site);
-        match (&self.monitors, &self.site) {
-            (Some(monitors), Some(site)) => monitors.reload(site),
-            _ if self.hello.role == Role::Successor => {}
-            _ => self.start_monitors(),
-        }
-    }
-
-    /// Virtual servers that the next configuration does not have: their connections may live on.
-    fn remember_removed(&mut self, next: &Site) {
-        let Some(site) = &self.site else { return };
-        let is_gone = |name: &str| {
-            !next
-                .virtual_servers
-                .iter()
-                .any(|one| one.name.as_str() == name)
-        };
-        self.earlier.retain(|server| is_gone(&server.name));
-        let old = site.virtual_servers.iter();
-        for server in old.filter(|server| is_gone(server.name.as_str())) {
-            let listen = self.bound.get(&server.listen).copied();
-            self.earlier.push(VirtualServerStatus {
-                name: server.name.to_string(),
-                listen: listen.unwrap_or(server.listen),
-                protocol: server.protocol.name().to_owned(),
-                pool: site.pool_of(server).name.to_string(),
-                admin: Admin::Drain,
-                health: Health::Unknown,
-                traffic: Traffic::default(),
-            });
-        }
-        let count = self.earlier.len();
-        self.earlier.drain(..count.saturating_sub(EARLIER_MAX));
-    }
-
-    fn serve_admin(&mut self, wanted: Option<SocketAddr>, socket: Option<Listening>) {
-        if self.admin.as_ref().map(|(address, _)| *address) == wanted {
-            return;
-        }
-        self.admin = None;
-        let Some(socket) = socket.and_then(|mut listening| listening.sockets.pop()) else {
-            return;
-        };
-        let scrapes = Arc::clone(&self.scrapes);
-        match AdminServer::start(socket.into(), move || scrapes.scrape()) {
-            Ok(server) => self.admin = wanted.map(|address| (address, server)),
-            Err(error) => tracing::error!(%error, "metrics are not served"),
-        }
-    }
-
-    /// Starts to probe members, unless that is done already.
-    fn start_monitors(&mut self) {
-        let (None, Some(site)) = (&self.monitors, &self.site) else {
-            return;
-        };
-        match Monitors::start(self.board.clone(), site) {
-            Ok(monitors) => self.monitors = Some(monitors),
-            Err(error) => tracing::error!(%error, "members are not probed: no monitors"),
-        }
-    }
-
-    fn on_takeover(&mut self, packet: &ToWorker, mut fds: Vec<OwnedFd>) {
-        self.counts.prepared = 0;
-        self.counts.moved = 0;
-        self.counts.has_failed = false;
-        let knowledge = fds.pop();
-        let gives = if let ToWorker::GiveTo { successor } = packet {
-            self.successor = *successor;
-            if let Some(socket) = &knowledge {
-                self.tell_knowledge(socket);
-            }
-            true
-        } else {
-            false
-        };
-        self.knowledge = knowledge;
-        for (lane, peer) in self.lanes.iter().zip(fds) {
-            lane.send(if gives {
-                Command::Give { peer }
-            } else {
-                Command::Take { peer }
-            });
-        }
-    }
-
-    /// Tells the successor which members are up. Without it, it would probe first and use all
-    /// meanwhile.
-    fn tell_knowledge(&self, socket: &OwnedFd) {
-        let known = serde_json::to_vec(&self.board.export()).unwrap_or_default();
-        if let Ok(file) = memory::from_bytes("hitless-members", &known) {
-            let _ = message::send(socket, &[&[1]], &[file.as_fd()], false);
-        }
-    }
-
-    fn learn(&mut self, buffer: &mut [u8]) {
-        let Some(socket) = &self.knowledge else {
-            return;
-        };
-        let mut fds = Vec::new();
-        match message::receive(socket, buffer, &mut fds, false) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-            _ => {}
-        }
-        self.knowledge = None;
-        let bytes = fds
-            .first()
-            .and_then(|fd| memory::to_bytes(fd, HEALTH_BYTES_MAX).ok());
-        let known: Option<Vec<(MemberKey, MemberHealth)>> =
-            bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok());
-        match known {
-            Some(known) => self.board.import(known),
-            None => tracing::warn!("what the predecessor knew of members cannot be read"),
-        }
-        self.start_monitors();
-    }
-
-    fn on_report(&mut self, lane: u32, report: Report) -> Result<(), WorkerError> {
-        let all = self.lanes.len();
-        match report {
-            Report::Applied => {
-                self.counts.applied += 1;
-                if self.counts.applied == all {
-                    let text = self.site.as_ref().map_or_else(String::new, |site| {
-                        let (servers, pools) = (site.virtual_servers.len(), site.pools.len());
-                        format!("applied: {servers} virtual servers, {pools} pools\n")
-                    });
-                    self.tell(&ToKeeper::Applied { text })?;
-                }
-            }
-            Report::Prepared => {
-                self.counts.prepared += 1;
-                if self.counts.prepared == all {
-                    for lane in &self.lanes {
-                        lane.send(Command::Commit);
-                    }
-                }
-            }
-            Report::Given | Report::Taken => {
-                self.counts.moved += 1;
-                let gone = self.counts.predecessor_gone;
-                if gone > 0 && self.counts.moved + gone == all {
-                    let of = self.hello.predecessor;
-                    self.tell(&ToKeeper::OrphansPlease { of })?;
-                }
-                if self.counts.moved == all {
-                    self.start_monitors();
-                    self.tell(&ToKeeper::TakeoverDone)?;
-                }
-            }
-            Report::Failed(text) => {
-                if !core::mem::replace(&mut self.counts.has_failed, true) {
-                    self.tell(&ToKeeper::TakeoverFailed {
-                        text: format!("lane {lane}: {text}"),
-                    })?;
-                }
-            }
-            Report::TookBack => {
-                self.counts.took_back += 1;
-                if self.counts.took_back == all {
-                    self.tell(&ToKeeper::OrphansPlease {
-                        of: self.hello.predecessor,
-                    })?;
-                }
-            }
-            Report::PredecessorGone => {
-                self.counts.predecessor_gone += 1;
-                self.start_monitors();
-                if self.counts.predecessor_gone + self.counts.moved == all {
-                    self.tell(&ToKeeper::OrphansPlease {
-                        of: self.hello.predecessor,
-                    })?;
-                }
-            }
-            Report::Quarantined { text, known } => {
-                let file = memory::from_bytes("hitless-quarantine", known.as_bytes()).ok();
-                self.tell_with(&ToKeeper::Quarantined { text }, file.as_ref())?;
-            }
-            Report::Drained { cut } => {
-                self.counts.drained += 1;
-                self.cut.extend(cut);
-                if self.counts.drained == all {
-                    let text = cut_lines(&self.cut);
-                    self.tell(&ToKeeper::Drained { text })?;
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Connections that a drain's end names one by one.
-const CUT_SHOWN_MAX: usize = 100;
-
-/// What a drain had to cut, for people. Empty if it was nothing.
-fn cut_lines(cut: &[String]) -> String {
-    if cut.is_empty() {
-        return String::new();
-    }
-    let plural = if cut.len() == 1 { "" } else { "s" };
-    let mut text = format!(
-        "cut {} connection{plural} that outlasted the drain:\n",
-        cut.len()
-    );
-    for line in cut.iter().take(CUT_SHOWN_MAX) {
-        text.push_str(&format!("  {line}\n"));
-    }
-    if cut.len() > CUT_SHOWN_MAX {
-        text.push_str(&format!("  and {} more\n", cut.len() - CUT_SHOWN_MAX));
-    }
-    text
 }
 
 /// What a status or metrics document is made of.

@@ -3,7 +3,7 @@
 
 use std::sync::atomic::Ordering;
 
-use hitless_carry::slots::IN_FLIGHT;
+use hitless_carry::slots::{CLOSING, IN_FLIGHT};
 use hitless_proto::http1::{After, Event as Told, Side};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, Shutdown};
@@ -246,14 +246,18 @@ pub(super) fn act(core: &mut Core, room: &mut Room, http: &mut Http, index: usiz
 /// are sent, so that a kill right behind the last one finds a connection that waits.
 ///
 /// The answer's end is noted first: between the two, and until the last byte is out, the kernel's
-/// counters differ from what is noted, and the request counts as lost.
-pub(super) fn note_done(core: &Core, client: &Client, unsent: u64) {
+/// counters differ from what is noted, and the request counts as lost. Of a connection that the
+/// keeper does not have, nobody can ask the counters: if this answer is its last, it counts as
+/// over. A send wakes its client, which often runs in place of this thread then, so a kill behind a
+/// send is likely, and one between these lines and the send is not.
+pub(super) fn note_done(core: &Core, client: &Client, unsent: u64, after: After) {
     let slot = core.slot(client.slot);
     let unread = client.codec.stuck(Side::Client).len() as u64;
     slot.written_done
         .store(client.written + unsent, Ordering::Release);
     slot.read_done
         .store(client.read - unread, Ordering::Release);
+    slot.set_flag(CLOSING, after == After::Close);
 }
 
 /// An exchange is complete: keeps the books.
@@ -263,9 +267,13 @@ pub(super) fn done(core: &Core, http: &mut Http, index: usize, after: After, mem
     };
     let unread = client.codec.stuck(Side::Client).len() as u64;
     let unsent = client.codec.unsent(Side::Client).len() as u64;
-    note_done(core, client, unsent);
-    core.slot(client.slot)
-        .set_flag(IN_FLIGHT, unread + unsent > 0);
+    note_done(core, client, unsent, after);
+    let slot = core.slot(client.slot);
+    slot.set_flag(IN_FLIGHT, unread + unsent > 0);
+    if unsent > 0 {
+        // It takes another call, and may wait for that as long as the client reads nothing.
+        slot.set_flag(CLOSING, false);
+    }
     if after == After::Close {
         // A client that asked for it sends nothing more. One that we tell may have sent its next
         // request, and behind a request that was answered early (its member is closed then) more of
@@ -398,15 +406,16 @@ pub(in crate::worker) fn end(core: &mut Core, http: &mut Http, index: usize, how
         return;
     };
     core.unwatch(&client.socket);
+    // Books first: a kill behind what the client sees finds them right.
     match how {
-        // The keeper may have a duplicate for a moment longer: say the end now.
         End::Closed => {
             end_on_close(&client.socket);
+            core.end_slot(client.slot);
+            // The keeper may have a duplicate for a moment longer: say the end now.
             let _ = rustix::net::shutdown(&client.socket, Shutdown::Write);
         }
         // As it was accepted.
-        End::Reset => {}
+        End::Reset => core.end_slot(client.slot),
     }
-    core.end_slot(client.slot);
     core.point(Point::Ended);
 }

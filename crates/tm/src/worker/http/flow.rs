@@ -244,8 +244,9 @@ fn step_through(
                 });
             }
             told => {
-                if from == Side::Member && matches!(told, Told::Done { .. }) {
-                    note_done(core, client, (room.work.out.len() + tail.len()) as u64);
+                if let (Side::Member, Told::Done { client: after, .. }) = (from, told) {
+                    let unsent = room.work.out.len() + tail.len();
+                    note_done(core, client, unsent as u64, after);
                 }
                 if put(core, room, http, index, to, tail) {
                     core.point(Point::Answered);

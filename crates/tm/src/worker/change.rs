@@ -1,0 +1,180 @@
+//! Changes that all lanes make together: what each has done is counted, and the keeper hears of it
+//! when the last one has. What is known of members goes along.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use hitless_carry::{memory, message};
+
+use super::event_loop::{Command, Report};
+use super::{Worker, WorkerError};
+use crate::link::ToKeeper;
+use crate::link::ToWorker;
+use crate::monitor::{MemberHealth, MemberKey};
+
+/// What is known of all members travels below this.
+const HEALTH_BYTES_MAX: u64 = 64 << 20;
+
+/// Connections that a drain's end names one by one.
+const CUT_SHOWN_MAX: usize = 100;
+
+/// How many lanes have said what.
+#[derive(Default)]
+pub(super) struct Counts {
+    pub(super) applied: usize,
+    pub(super) prepared: usize,
+    pub(super) moved: usize,
+    pub(super) took_back: usize,
+    pub(super) predecessor_gone: usize,
+    pub(super) drained: usize,
+    pub(super) has_failed: bool,
+}
+
+impl Worker {
+    pub(super) fn on_report(&mut self, lane: u32, report: Report) -> Result<(), WorkerError> {
+        let all = self.lanes.len();
+        match report {
+            Report::Applied => {
+                self.counts.applied += 1;
+                if self.counts.applied == all {
+                    let text = self.site.as_ref().map_or_else(String::new, |site| {
+                        let (servers, pools) = (site.virtual_servers.len(), site.pools.len());
+                        format!("applied: {servers} virtual servers, {pools} pools\n")
+                    });
+                    self.tell(&ToKeeper::Applied { text })?;
+                }
+            }
+            Report::Prepared => {
+                self.counts.prepared += 1;
+                if self.counts.prepared == all {
+                    for lane in &self.lanes {
+                        lane.send(Command::Commit);
+                    }
+                }
+            }
+            Report::Given | Report::Taken => {
+                self.counts.moved += 1;
+                let gone = self.counts.predecessor_gone;
+                if gone > 0 && self.counts.moved + gone == all {
+                    let of = self.hello.predecessor;
+                    self.tell(&ToKeeper::OrphansPlease { of })?;
+                }
+                if self.counts.moved == all {
+                    self.start_monitors();
+                    self.tell(&ToKeeper::TakeoverDone)?;
+                }
+            }
+            Report::Failed(text) => {
+                if !core::mem::replace(&mut self.counts.has_failed, true) {
+                    self.tell(&ToKeeper::TakeoverFailed {
+                        text: format!("lane {lane}: {text}"),
+                    })?;
+                }
+            }
+            Report::TookBack => {
+                self.counts.took_back += 1;
+                if self.counts.took_back == all {
+                    self.tell(&ToKeeper::OrphansPlease {
+                        of: self.hello.predecessor,
+                    })?;
+                }
+            }
+            Report::PredecessorGone => {
+                self.counts.predecessor_gone += 1;
+                self.start_monitors();
+                if self.counts.predecessor_gone + self.counts.moved == all {
+                    self.tell(&ToKeeper::OrphansPlease {
+                        of: self.hello.predecessor,
+                    })?;
+                }
+            }
+            Report::Quarantined { text, known } => {
+                let file = memory::from_bytes("hitless-quarantine", known.as_bytes()).ok();
+                self.tell_with(&ToKeeper::Quarantined { text }, file.as_ref())?;
+            }
+            Report::Drained { cut } => {
+                self.counts.drained += 1;
+                self.cut.extend(cut);
+                if self.counts.drained == all {
+                    let text = cut_lines(&self.cut);
+                    self.tell(&ToKeeper::Drained { text })?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn on_takeover(&mut self, packet: &ToWorker, mut fds: Vec<OwnedFd>) {
+        self.counts.prepared = 0;
+        self.counts.moved = 0;
+        self.counts.has_failed = false;
+        let knowledge = fds.pop();
+        let gives = if let ToWorker::GiveTo { successor } = packet {
+            self.successor = *successor;
+            if let Some(socket) = &knowledge {
+                self.tell_knowledge(socket);
+            }
+            true
+        } else {
+            false
+        };
+        self.knowledge = knowledge;
+        for (lane, peer) in self.lanes.iter().zip(fds) {
+            lane.send(if gives {
+                Command::Give { peer }
+            } else {
+                Command::Take { peer }
+            });
+        }
+    }
+
+    /// Tells the successor which members are up. Without it, it would probe first and use all
+    /// meanwhile.
+    fn tell_knowledge(&self, socket: &OwnedFd) {
+        let known = serde_json::to_vec(&self.board.export()).unwrap_or_default();
+        if let Ok(file) = memory::from_bytes("hitless-members", &known) {
+            let _ = message::send(socket, &[&[1]], &[file.as_fd()], false);
+        }
+    }
+
+    pub(super) fn learn(&mut self, buffer: &mut [u8]) {
+        let Some(socket) = &self.knowledge else {
+            return;
+        };
+        let mut fds = Vec::new();
+        match message::receive(socket, buffer, &mut fds, false) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+            _ => {}
+        }
+        self.knowledge = None;
+        let bytes = fds
+            .first()
+            .and_then(|fd| memory::to_bytes(fd, HEALTH_BYTES_MAX).ok());
+        let known: Option<Vec<(MemberKey, MemberHealth)>> =
+            bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        match known {
+            Some(known) => self.board.import(known),
+            None => tracing::warn!("what the predecessor knew of members cannot be read"),
+        }
+        self.start_monitors();
+    }
+}
+
+/// What a drain had to cut, for people. Empty if it was nothing.
+fn cut_lines(cut: &[String]) -> String {
+    if cut.is_empty() {
+        return String::new();
+    }
+    let plural = if cut.len() == 1 { "" } else { "s" };
+    let mut text = format!(
+        "cut {} connection{plural} that outlasted the drain:\n",
+        cut.len()
+    );
+    for line in cut.iter().take(CUT_SHOWN_MAX) {
+        text.push_str(&format!("  {line}\n"));
+    }
+    if cut.len() > CUT_SHOWN_MAX {
+        text.push_str(&format!("  and {} more\n", cut.len() - CUT_SHOWN_MAX));
+    }
+    text
+}

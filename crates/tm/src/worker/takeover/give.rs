@@ -1,0 +1,327 @@
+//! The predecessor's half: batches, acknowledgements, and what is taken back.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::Ordering;
+
+use hitless_carry::slots::{Kind, REGISTERED};
+use hitless_carry::{memory, message};
+
+use super::{ACK_US_MAX, BATCH, Batch, Giving, IN_FLIGHT_MAX, INLINE_BYTES_MAX};
+use crate::clock::now_us;
+use crate::ledger::{Field, TAKEOVER};
+use crate::link::SNAPSHOT_LAYOUT;
+use crate::wire::{Malformed, Reader, Writer};
+use crate::worker::core_of_lane::{Source, reset_on_close};
+use crate::worker::event_loop::{EventLoop, Report};
+use crate::worker::record::Item;
+
+impl EventLoop {
+    pub(in crate::worker) fn begin_giving(&mut self, peer: OwnedFd) {
+        // What the keeper has sent after an earlier death is part of what is given.
+        self.on_keeper();
+        self.stop_accepting();
+        self.core.forget_free_slots();
+        self.core.flush_entries();
+        self.core.is_giving = true;
+        TAKEOVER
+            .of(self.core.slots.head())
+            .add(Field::Connections, self.core.open as u64);
+        let mut w = Writer::new();
+        w.u8(1).u16(SNAPSHOT_LAYOUT).u32(self.core.incarnation);
+        let sent = message::send(&peer, &[&w.bytes], &[], false);
+        let watched = self.core.watch_reads(&peer, Source::Takeover);
+        self.giving = Some(Giving {
+            peer,
+            in_flight: VecDeque::new(),
+            kept: Vec::new(),
+            next: 0,
+            is_full: false,
+            has_failed: false,
+            is_prepared: false,
+            has_ended: false,
+        });
+        if let Err(error) = sent.and(watched) {
+            self.fail_giving(&format!("takeover socket: {error}"));
+        }
+    }
+
+    fn fail_giving(&mut self, why: &str) {
+        if let Some(giving) = &mut self.giving
+            && !giving.has_failed
+        {
+            giving.has_failed = true;
+            self.outbox.send(Report::Failed(why.to_owned()));
+        }
+    }
+
+    /// Once a turn: the next batches, as far as there is room.
+    pub(in crate::worker) fn give_more(&mut self) {
+        loop {
+            let now_us = self.core.now_us;
+            let Some(giving) = &mut self.giving else {
+                return;
+            };
+            if giving.is_prepared || giving.has_failed {
+                return;
+            }
+            if giving
+                .in_flight
+                .front()
+                .is_some_and(|batch| now_us > batch.sent_us + ACK_US_MAX)
+            {
+                let millis = ACK_US_MAX / 1000;
+                return self.fail_giving(&format!("no acknowledgement for {millis} ms"));
+            }
+            giving.is_full = false;
+            if giving.in_flight.len() >= IN_FLIGHT_MAX {
+                return;
+            }
+            let items = self.take_items();
+            if items.is_empty() {
+                return self.finish_giving();
+            }
+            self.core.flush_entries();
+            if !self.send_batch(items) {
+                return;
+            }
+        }
+    }
+
+    /// The next connections, out of the loop's hands: raw TCP or HTTP, not both.
+    fn take_items(&mut self) -> Vec<Item> {
+        let mut items = Vec::new();
+        while items.len() < BATCH {
+            if self.pairs.is_empty() && matches!(items.first(), Some(Item::Tcp(_))) {
+                break;
+            }
+            let Some(item) = self.take_item() else { break };
+            items.push(item);
+        }
+        items
+    }
+
+    fn take_item(&mut self) -> Option<Item> {
+        let Self {
+            core, pairs, http, ..
+        } = self;
+        if let Some(index) = pairs.iter().map(|(index, _)| index).next() {
+            let pair = pairs.remove(index);
+            for socket in &pair.sockets {
+                core.unwatch(socket);
+            }
+            core.leave_member(pair.member);
+            core.open -= 1;
+            return Some(Item::Tcp(pair));
+        }
+        if let Some(index) = http.clients.iter().map(|(index, _)| index).next() {
+            let mut client = http.clients.remove(index);
+            core.unwatch(&client.socket);
+            core.open -= 1;
+            let up = client.up.take().map(|at| http.ups.remove(at));
+            if let Some(up) = &up {
+                core.unwatch(&up.socket);
+                core.leave_member(up.member);
+            }
+            return Some(Item::Http(Box::new(client), up));
+        }
+        let index = http.ups.iter().map(|(index, _)| index).next()?;
+        let up = http.ups.remove(index);
+        core.unwatch(&up.socket);
+        core.tables.members[up.member]
+            .idle
+            .retain(|&idle| idle != index);
+        Some(Item::Idle(up))
+    }
+
+    /// `false`: there is no room for it now, and it was taken back.
+    fn send_batch(&mut self, items: Vec<Item>) -> bool {
+        let Self {
+            core,
+            giving: Some(giving),
+            ..
+        } = self
+        else {
+            return false;
+        };
+        let frozen_us = now_us();
+        let mut records = Writer::new();
+        for item in &items {
+            item.write(core, &mut records);
+        }
+        let mut fds: Vec<BorrowedFd<'_>> = items.iter().flat_map(Item::fds).collect();
+        let count = fds.len() as u32;
+        let mut head = Writer::new();
+        head.u8(2)
+            .u32(giving.next)
+            .u64(frozen_us)
+            .u32(items.len() as u32)
+            .u32(count);
+        let file;
+        let sent = if records.bytes.len() > INLINE_BYTES_MAX {
+            match memory::from_bytes("hitless-batch", &records.bytes) {
+                Ok(made) => {
+                    file = made;
+                    fds.push(file.as_fd());
+                    head.u8(1);
+                    message::send(&giving.peer, &[&head.bytes], &fds, false)
+                }
+                Err(error) => Err(error),
+            }
+        } else {
+            head.u8(0);
+            message::send(&giving.peer, &[&head.bytes, &records.bytes], &fds, false)
+        };
+        drop(fds);
+        match sent {
+            Ok(()) => {
+                let number = giving.next;
+                giving.next += 1;
+                giving.in_flight.push_back(Batch {
+                    number,
+                    items,
+                    fds: count,
+                    sent_us: frozen_us,
+                });
+                true
+            }
+            Err(error) => {
+                let is_full = error.kind() == io::ErrorKind::WouldBlock
+                    || error.raw_os_error() == Some(libc::ETOOMANYREFS);
+                giving.is_full = is_full;
+                self.put_back(items);
+                if !is_full {
+                    self.fail_giving(&format!("takeover socket: {error}"));
+                }
+                false
+            }
+        }
+    }
+
+    fn finish_giving(&mut self) {
+        // What is on its way could still come back.
+        if let Some(giving) = &mut self.giving
+            && giving.in_flight.is_empty()
+        {
+            giving.is_prepared = true;
+            self.outbox.send(Report::Prepared);
+        }
+    }
+
+    /// The successor has restored everything of every lane: from here on it serves.
+    pub(in crate::worker) fn commit(&mut self) {
+        let Some(giving) = self.giving.as_mut().filter(|giving| !giving.has_failed) else {
+            return;
+        };
+        self.core.drop_idle_pipes();
+        self.core.flush_entries();
+        // Set first: with an End that may have arrived, only the slots say who serves what.
+        giving.has_ended = true;
+        if let Err(error) = message::send(&giving.peer, &[&[4]], &[], true) {
+            return self.fail_giving(&format!("takeover socket: {error}"));
+        }
+        self.outbox.send(Report::Given);
+    }
+
+    pub(super) fn read_acknowledgements(&mut self) {
+        let mut buffer = [0u8; 64];
+        loop {
+            let Some(giving) = &mut self.giving else {
+                return;
+            };
+            let mut none = Vec::new();
+            let length = match message::receive(&giving.peer, &mut buffer, &mut none, false) {
+                Ok(received) => received.len,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(_) => 0,
+            };
+            if length == 0 {
+                if !giving.has_ended {
+                    self.fail_giving("the successor closed its end");
+                }
+                return;
+            }
+            let oldest = giving
+                .in_flight
+                .front()
+                .map(|batch| (batch.number, batch.fds));
+            match acknowledgement(&buffer[..length]) {
+                Ok(found) if Some(found) == oldest => {
+                    // Raw TCP: closes our duplicates of its descriptors, and nothing else.
+                    let items = giving.in_flight.pop_front().map(|batch| batch.items);
+                    let is_kept = |item: &Item| !matches!(item, Item::Tcp(_));
+                    let items = items.into_iter().flatten();
+                    giving.kept.extend(items.filter(is_kept));
+                }
+                _ => return self.fail_giving("an acknowledgement that does not fit"),
+            }
+        }
+    }
+
+    /// The successor is dead and waited for: what it did not come to own is ours.
+    pub(in crate::worker) fn take_back(&mut self, successor: u32) {
+        self.read_acknowledgements();
+        let Some(giving) = self.giving.take() else {
+            return self.outbox.send(Report::TookBack);
+        };
+        self.core.unwatch(&giving.peer);
+        self.core.is_giving = false;
+        for batch in giving.in_flight {
+            self.put_back(batch.items);
+        }
+        let kept = if giving.has_ended {
+            self.not_served_by(successor, giving.kept)
+        } else {
+            giving.kept
+        };
+        self.put_back(kept);
+        tracing::info!(successor, lane = self.core.lane, "connections taken back");
+        // Accepting goes on when the keeper has sent what the successor had acknowledged.
+        self.outbox.send(Report::TookBack);
+    }
+
+    /// Of what stood still, that of which the successor had not begun to read. The rest is the
+    /// keeper's, or is lost.
+    fn not_served_by(&self, successor: u32, items: Vec<Item>) -> Vec<Item> {
+        let is_ours = |item: &Item| {
+            // A connection to a member has no slot: it may be in the midst of an answer.
+            let Some(index) = item.slot() else {
+                return false;
+            };
+            let slot = self.core.slot(index);
+            if slot.owner.load(Ordering::Relaxed) != successor {
+                return true;
+            }
+            // The keeper does not have it, so nobody else can tell the client.
+            if let Item::Http(client, _) = item
+                && slot.kind() == Some(Kind::Http)
+                && !slot.has_flag(REGISTERED)
+            {
+                reset_on_close(&client.socket);
+            }
+            false
+        };
+        items.into_iter().filter(is_ours).collect()
+    }
+
+    fn put_back(&mut self, items: Vec<Item>) {
+        for item in items {
+            if let Some(slot) = item.slot() {
+                self.core
+                    .slot(slot)
+                    .owner
+                    .store(self.core.incarnation, Ordering::Relaxed);
+            }
+            self.insert(item);
+        }
+    }
+}
+
+fn acknowledgement(bytes: &[u8]) -> Result<(u32, u32), Malformed> {
+    let mut r = Reader::new(bytes);
+    if r.u8()? != 3 {
+        return Err(Malformed);
+    }
+    Ok((r.u32()?, r.u32()?))
+}
