@@ -7,7 +7,7 @@
 #![allow(clippy::unwrap_used, dead_code)]
 
 #[path = "../tests/common/mod.rs"]
-mod common;
+mod instance;
 
 use std::fs;
 use std::io::{Read, Write};
@@ -15,8 +15,8 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use common::{HttpClient, Instance, Options, own_address};
 use hitless_tm::control::{Outcome, Request};
+use instance::{HttpClient, Instance, Options, own_address};
 
 fn main() {
     let group = std::env::args().skip(1).find(|word| !word.starts_with('-'));
@@ -66,7 +66,7 @@ fn member(body: usize) -> SocketAddr {
                     let block = vec![b'x'; body.min(1 << 20)];
                     let mut input = Vec::new();
                     stream.set_nodelay(true).unwrap();
-                    while let Ok(Some(_)) = common::read_head(&mut stream, &mut input) {
+                    while let Ok(Some(_)) = instance::read_head(&mut stream, &mut input) {
                         let mut first = head.clone().into_bytes();
                         let mut left = body;
                         first.extend_from_slice(&block[..left.min(1000)]);
@@ -169,7 +169,7 @@ fn count_calls(pid: i32, work: impl Fn(), units: u64) {
     let Ok(mut strace) = strace else {
         return println!("system calls: strace is not installed");
     };
-    common::wait_for("strace", || {
+    instance::wait_for("strace", || {
         let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
         status
             .lines()
@@ -212,7 +212,7 @@ fn bulk() {
     for _ in 0..7 {
         let mut client = HttpClient::connect(web);
         client.send(b"GET / HTTP/1.1\r\nHost: bench\r\n\r\n");
-        common::read_head(&mut client.stream, &mut client.input).unwrap();
+        instance::read_head(&mut client.stream, &mut client.input).unwrap();
         let before = cpu_ns(pid);
         read(&mut client.stream, BODY - client.input.len());
         copied.push((cpu_ns(pid) - before) as f64 / BODY as f64 * f64::from(1 << 20) / 1000.0);
@@ -229,7 +229,7 @@ fn bulk() {
 fn stall() {
     for (kind, count) in [("http", 10_000), ("raw", 4_500)] {
         let web = member(100);
-        let echo = common::Echo::start();
+        let echo = instance::Echo::start();
         let instance = Instance::start(&site(echo.address, web));
         let address = instance.address(if kind == "http" { "web" } else { "raw" });
         let mut clients: Vec<HttpClient> = Vec::new();
