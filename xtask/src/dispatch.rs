@@ -54,12 +54,6 @@ const TARGETS: &[Target] = &[
         package: "hitless-fuzz",
         program: Program::Binary("hitless-fuzz"),
     },
-    Target {
-        command: "fuzz",
-        group: None,
-        package: "hitless-fuzz",
-        binary: "hitless-fuzz",
-    },
 ];
 
 /// Runs `cargo xtask NAME ARGS`.
