@@ -234,35 +234,30 @@ fn an_upgrade_to_something_that_is_no_program_changes_nothing() {
     let mut echo = Echo::connect(raw);
     echo.round(10_000);
     let worker = served.worker_pid();
-    std::fs::remove_file(user.path("hitless")).unwrap();
-    user.write("hitless", "#!/bin/sh\nexit 7\n");
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-    std::fs::set_permissions(user.path("hitless"), mode).unwrap();
-    // The command itself is run from where it was built.
-    let answer = std::process::Command::new(env!("CARGO_BIN_EXE_hitless"))
-        .args(["upgrade", "--run-dir"])
-        .arg(&served.run_folder)
-        .output()
-        .unwrap();
-    let stderr = String::from_utf8_lossy(&answer.stderr);
-    assert_eq!(answer.status.code(), Some(1), "{stderr}");
+    // With this text as the program; what the command says.
+    let refused_upgrade = |program: &str| {
+        std::fs::remove_file(user.path("hitless")).unwrap();
+        user.write("hitless", program);
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(user.path("hitless"), mode).unwrap();
+        // The command itself is run from where it was built.
+        let answer = std::process::Command::new(env!("CARGO_BIN_EXE_hitless"))
+            .args(["upgrade", "--run-dir"])
+            .arg(&served.run_folder)
+            .output()
+            .unwrap();
+        let stderr = String::from_utf8_lossy(&answer.stderr).into_owned();
+        assert_eq!(answer.status.code(), Some(1), "{stderr}");
+        stderr
+    };
+    let stderr = refused_upgrade("#!/bin/sh\nexit 7\n");
     assert!(
         stderr.contains("the upgrade failed; the program that ran before goes on"),
         "{stderr}"
     );
     echo.round(10_000);
     // A text that a shell would run, whatever it says, is no program either.
-    std::fs::remove_file(user.path("hitless")).unwrap();
-    user.write("hitless", "echo owned >&2; exit 7\n");
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-    std::fs::set_permissions(user.path("hitless"), mode).unwrap();
-    let answer = std::process::Command::new(env!("CARGO_BIN_EXE_hitless"))
-        .args(["upgrade", "--run-dir"])
-        .arg(&served.run_folder)
-        .output()
-        .unwrap();
-    let stderr = String::from_utf8_lossy(&answer.stderr);
-    assert_eq!(answer.status.code(), Some(1), "{stderr}");
+    let stderr = refused_upgrade("echo owned >&2; exit 7\n");
     assert!(stderr.contains("is no program"), "{stderr}");
     assert!(!served.log().contains("owned"), "{}", served.log());
     echo.round(10_000);

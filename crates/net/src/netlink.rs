@@ -15,6 +15,20 @@ use crate::{Error, Namespace, Result};
 /// What the kernel may put into one answer: it fills at most 32 KiB per message of a dump.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
 
+/// A route netlink socket of the namespace that the calling thread is in; it hears of changes in the
+/// multicast `groups`.
+pub(crate) fn route_socket(groups: u32) -> rustix::io::Result<OwnedFd> {
+    let socket = rustix::net::socket_with(
+        AddressFamily::NETLINK,
+        SocketType::RAW,
+        SocketFlags::CLOEXEC,
+        // NETLINK_ROUTE is protocol 0.
+        None,
+    )?;
+    rustix::net::bind(&socket, &SocketAddrNetlink::new(0, groups))?;
+    Ok(socket)
+}
+
 /// A route netlink socket of one namespace.
 #[derive(Debug)]
 pub struct Netlink {
@@ -30,18 +44,8 @@ impl Netlink {
 
     /// A socket of the namespace that the calling thread is in.
     pub fn here() -> Result<Self> {
-        let open = || -> rustix::io::Result<OwnedFd> {
-            let socket = rustix::net::socket_with(
-                AddressFamily::NETLINK,
-                SocketType::RAW,
-                SocketFlags::CLOEXEC,
-                // NETLINK_ROUTE is protocol 0.
-                None,
-            )?;
-            rustix::net::bind(&socket, &SocketAddrNetlink::new(0, 0))?;
-            Ok(socket)
-        };
-        let socket = open().map_err(|error| Error::refused("open a netlink socket", error))?;
+        let socket =
+            route_socket(0).map_err(|error| Error::refused("open a netlink socket", error))?;
         Ok(Self {
             socket,
             sequence: 0,

@@ -8,9 +8,9 @@ use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::LinkFlags;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::net::netlink::SocketAddrNetlink;
-use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType};
+use rustix::net::RecvFlags;
 
+use crate::netlink::route_socket;
 use crate::{Error, Result};
 
 /// What the kernel may put into one notice, with room to spare.
@@ -46,18 +46,8 @@ impl Watch {
             | libc::RTMGRP_NEIGH
             | libc::RTMGRP_IPV4_ROUTE
             | libc::RTMGRP_IPV6_ROUTE;
-        let open = || -> rustix::io::Result<OwnedFd> {
-            let socket = rustix::net::socket_with(
-                AddressFamily::NETLINK,
-                SocketType::RAW,
-                SocketFlags::CLOEXEC,
-                // NETLINK_ROUTE is protocol 0.
-                None,
-            )?;
-            rustix::net::bind(&socket, &SocketAddrNetlink::new(0, GROUPS as u32))?;
-            Ok(socket)
-        };
-        let socket = open().map_err(|error| Error::refused("watch the network", error))?;
+        let socket = route_socket(GROUPS as u32)
+            .map_err(|error| Error::refused("watch the network", error))?;
         Ok(Self {
             socket,
             buffer: vec![0; NOTICE_BYTES_MAX],

@@ -25,6 +25,7 @@ mod tests;
 
 pub use connection::Connection;
 pub use date::http_date;
+pub(crate) use facts::is_nominated;
 pub use field::FieldId;
 pub use head::{Field, Head, Method, Span};
 pub use interface::{After, Context, Deadline, Event, ForwardedFor, Rewrite, Side, Step, Work};

@@ -18,5 +18,6 @@ pub mod http2;
 pub mod relay;
 
 mod layout;
+mod semantics;
 
 pub use layout::RestoreError;

@@ -1,9 +1,10 @@
 //! What a head says of framing, routing and the connection; and every reason to refuse it.
 
-use super::field::{FieldId, list};
+use super::field::FieldId;
 use super::head::{Field, Head, Method, Span};
 use super::limits::Limits;
 use super::refusal::Refusal;
+use crate::semantics::{is_authority, list};
 
 /// The conclusions from the fields of one head.
 #[derive(Debug, Clone, Copy, Default)]
@@ -275,38 +276,8 @@ fn judge_target(head: &mut Head, input: &[u8]) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Host with an optional port, as RFC 3986 has them, without user information and without a comma:
-/// that would be two hosts to somebody. Empty is allowed: a client without an authority sends that.
-fn is_authority(value: &[u8]) -> bool {
-    let (host, port) = match value {
-        [b'[', rest @ ..] => {
-            let Some(end) = rest.iter().position(|&byte| byte == b']') else {
-                return false;
-            };
-            let is_address = |byte: &u8| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.');
-            if end == 0 || !rest[..end].iter().all(is_address) {
-                return false;
-            }
-            (&[][..], &rest[end + 1..])
-        }
-        _ => value.split_at(
-            value
-                .iter()
-                .position(|&byte| byte == b':')
-                .unwrap_or(value.len()),
-        ),
-    };
-    let is_name = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+;=".contains(byte);
-    let is_port = match port {
-        [] => true,
-        [b':', digits @ ..] => digits.len() <= 5 && digits.iter().all(u8::is_ascii_digit),
-        _ => false,
-    };
-    is_port && host.iter().all(is_name)
-}
-
 /// Whether one of the Connection fields names this field.
-pub(super) fn is_nominated(head: &Head, field: &Field, input: &[u8]) -> bool {
+pub(crate) fn is_nominated(head: &Head, field: &Field, input: &[u8]) -> bool {
     let name = field.name.bytes(input);
     head.fields()
         .iter()

@@ -48,7 +48,7 @@ impl FieldId {
     }
 
     /// Whether the field speaks of this hop only, and so is never passed on as it came.
-    pub(super) fn is_hop_by_hop(self) -> bool {
+    pub(crate) fn is_hop_by_hop(self) -> bool {
         matches!(
             self,
             FieldId::Connection
@@ -60,12 +60,4 @@ impl FieldId {
                 | FieldId::Http2Settings
         )
     }
-}
-
-/// The elements of a comma-separated list, without white space around them, empty ones left out.
-pub(super) fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
-    value
-        .split(|&byte| byte == b',')
-        .map(<[u8]>::trim_ascii)
-        .filter(|item| !item.is_empty())
 }

@@ -7,7 +7,8 @@
 use std::io::Write;
 use std::net::IpAddr;
 
-use crate::http1::{self, FieldId, ForwardedFor, Rewrite};
+use crate::http1::{self, FieldId, ForwardedFor, Rewrite, is_nominated};
+use crate::semantics::list;
 
 use super::head::Head;
 use super::judge::is_connection_specific;
@@ -148,7 +149,7 @@ pub fn request(
         .fields()
         .iter()
         .filter(|field| field.id == FieldId::Te)
-        .any(|field| items(field.value.bytes(input)).any(|item| item == b"trailers"));
+        .any(|field| list(field.value.bytes(input)).any(|item| item == b"trailers"));
     if takes_trailers {
         head.push(b"te", b"trailers");
     }
@@ -183,38 +184,13 @@ pub fn response(from: &http1::Head, input: &[u8], head: &mut Head) {
 
 /// Copies the fields that are for more than one hop.
 fn copy(from: &http1::Head, input: &[u8], head: &mut Head, is_left_out: impl Fn(FieldId) -> bool) {
-    let nominations = || {
-        from.fields()
-            .iter()
-            .filter(|field| field.id == FieldId::Connection)
-            .flat_map(|field| items(field.value.bytes(input)))
-    };
     for field in from.fields() {
-        let name = field.name.bytes(input);
-        let is_of_this_hop = match field.id {
-            FieldId::Connection
-            | FieldId::KeepAlive
-            | FieldId::ProxyConnection
-            | FieldId::Te
-            | FieldId::TransferEncoding
-            | FieldId::Upgrade
-            | FieldId::Http2Settings => true,
-            _ => nominations().any(|item| item.eq_ignore_ascii_case(name)),
-        };
+        let is_of_this_hop = field.id.is_hop_by_hop() || is_nominated(from, field, input);
         if !is_of_this_hop && !is_left_out(field.id) {
-            head.push(name, field.value.bytes(input));
+            head.push(field.name.bytes(input), field.value.bytes(input));
         }
     }
 }
-
-/// The elements of a comma-separated list.
-fn items(value: &[u8]) -> impl Iterator<Item = &[u8]> {
-    value
-        .split(|&byte| byte == b',')
-        .map(<[u8]>::trim_ascii)
-        .filter(|item| !item.is_empty())
-}
-
 /// All crumbs of the cookie in one field.
 fn cookies(head: &Head, out: &mut Vec<u8>) {
     let mut crumbs = head.fields().filter(|field| field.name == b"cookie");

@@ -4,13 +4,13 @@
 use super::fault::Refusal;
 use super::head::{Head, Pseudo};
 use super::limits::Limits;
+use crate::semantics::is_authority;
 
 /// What a byte may be part of.
 const NAME: u8 = 1;
 const VALUE: u8 = 2;
 const PATH: u8 = 4;
 const TOKEN: u8 = 8;
-const HOST: u8 = 16;
 
 static BYTES: [u8; 256] = {
     let mut bytes = [0; 256];
@@ -46,26 +46,6 @@ static BYTES: [u8; 256] = {
         }
         if this.is_ascii_graphic() && this != b'#' {
             bytes[byte] |= PATH;
-        }
-        let is_host_mark = matches!(
-            this,
-            b'-' | b'.'
-                | b'_'
-                | b'~'
-                | b'%'
-                | b'!'
-                | b'$'
-                | b'&'
-                | b'\''
-                | b'('
-                | b')'
-                | b'*'
-                | b'+'
-                | b';'
-                | b'='
-        );
-        if is_letter || is_host_mark {
-            bytes[byte] |= HOST;
         }
         byte += 1;
     }
@@ -301,31 +281,4 @@ fn parse_length(value: &[u8]) -> Result<u64, Refusal> {
         b'0'..=b'9' => Ok(length * 10 + u64::from(byte - b'0')),
         _ => Err(Refusal::Length),
     })
-}
-
-/// Host with an optional port, without user information and without a comma: that would be two
-/// hosts to somebody.
-fn is_authority(value: &[u8]) -> bool {
-    let (host, port) = match value {
-        [b'[', rest @ ..] => {
-            let Some(end) = rest.iter().position(|&byte| byte == b']') else {
-                return false;
-            };
-            let is_address = |byte: &u8| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.');
-            if end == 0 || !rest[..end].iter().all(is_address) {
-                return false;
-            }
-            (&[][..], &rest[end + 1..])
-        }
-        _ => {
-            let colon = value.iter().position(|&byte| byte == b':');
-            value.split_at(colon.unwrap_or(value.len()))
-        }
-    };
-    let is_port = match port {
-        [] => true,
-        [b':', digits @ ..] => digits.len() <= 5 && digits.iter().all(u8::is_ascii_digit),
-        _ => false,
-    };
-    is_port && are(host, HOST)
 }
