@@ -529,7 +529,8 @@ impl Controller {
     /// Policy, boots and losses for the machine; whether there was anything.
     fn tell_table(&mut self) -> Result<bool, ControllerError> {
         let mut has_told = false;
-        let policy = policy(&self.records);
+        let mut policy = policy(&self.records);
+        self.hold_absent(&mut policy);
         if self.policy.as_ref() != Some(&policy) {
             has_told = true;
             self.policy = Some(policy.clone());
@@ -594,6 +595,31 @@ impl Controller {
             self.conclude()?;
         }
         Ok(has_told)
+    }
+
+    /// A guest that was drained serves again only when it is there: the kernel that was drained may
+    /// have been destroyed since, as at a reboot of its node, without anybody having said so yet.
+    fn hold_absent(&self, policy: &mut Policy) {
+        let Some(old) = &self.policy else { return };
+        let reports = self.reports();
+        for (name, guest) in &mut policy.guests {
+            let was_drained = old
+                .guests
+                .get(name)
+                .is_some_and(|old| old.wanted == Wanted::Drain);
+            let Some(record) = self.records.guests.get(name) else {
+                continue;
+            };
+            let report = reports
+                .get(record.node.as_str())
+                .and_then(|report| report.guests.get(name));
+            let is_there = report.is_some_and(|report| {
+                report.is_linked && report.is_ready && Some(report.boot) == record.boot
+            });
+            if was_drained && !is_there {
+                guest.wanted = Wanted::Drain;
+            }
+        }
     }
 
     /// Orders for every node that is linked, where they changed.

@@ -165,15 +165,20 @@ impl NetnsRunner {
         })
     }
 
-    fn running(&self, guest: &Guest) -> Option<Running> {
-        let namespace = Namespace::open(&guest.namespace).ok()?;
+    /// None: it is gone by now.
+    fn running(&self, guest: &Guest) -> Result<Option<Running>, String> {
+        let namespace = match Namespace::open(&guest.namespace) {
+            Err(error) if error.is_not_there() => return Ok(None),
+            other => other.map_err(|error| chain(&error))?,
+        };
+        let boot = kernel::boot_of(&namespace).map_err(|error| chain(&error))?;
         let pid = |name: &str| {
             let program = guest.programs.iter().find(|program| program.name == name)?;
             Some(program.process.as_ref()?.pid)
         };
-        Some(Running {
+        Ok(Some(Running {
             name: guest.spec.name.as_str().to_owned(),
-            boot: kernel::boot_of(&namespace).ok()?,
+            boot,
             addresses: guest
                 .spec
                 .addresses
@@ -188,17 +193,15 @@ impl NetnsRunner {
             ingress_pid: pid(INGRESS),
             keeper_pid: pid(MANAGER),
             is_dead: !guest.is_link_up,
-        })
+        }))
     }
 }
 
 impl GuestRunner for NetnsRunner {
     fn list(&self) -> Result<Vec<Running>, String> {
         let guests = self.driver.list().map_err(|error| chain(&error))?;
-        Ok(guests
-            .iter()
-            .filter_map(|guest| self.running(guest))
-            .collect())
+        let running = guests.iter().map(|guest| self.running(guest).transpose());
+        running.flatten().collect()
     }
 
     fn ensure(&self, plan: &GuestPlan) -> Result<(), String> {

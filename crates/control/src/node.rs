@@ -117,7 +117,8 @@ pub(crate) enum Event {
     Datagram(SocketAddr, Vec<u8>),
     Plane(Done),
     Guests {
-        running: Vec<Running>,
+        /// None: what runs could not be found out.
+        running: Option<Vec<Running>>,
         faults: BTreeMap<String, String>,
     },
     Managers(BTreeMap<String, ManagerState>),
@@ -339,14 +340,12 @@ impl Node {
             Event::Datagram(from, bytes) => self.datagram(from, &bytes),
             Event::Plane(done) => self.plane_done(done),
             Event::Guests { running, faults } => {
-                let ifindexes = running.iter().map(|guest| guest.ifindex).collect();
-                self.deaths.keep_only(&ifindexes);
-                self.running = Some(
-                    running
-                        .into_iter()
-                        .map(|guest| (guest.name.clone(), guest))
-                        .collect(),
-                );
+                if let Some(running) = running {
+                    let ifindexes = running.iter().map(|guest| guest.ifindex).collect();
+                    self.deaths.keep_only(&ifindexes);
+                    let by_name = running.into_iter().map(|guest| (guest.name.clone(), guest));
+                    self.running = Some(by_name.collect());
+                }
                 self.guest_faults = faults;
                 self.spread();
                 self.report_due = Instant::now();

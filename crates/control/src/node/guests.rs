@@ -119,15 +119,17 @@ pub(super) fn keep(
     sender
 }
 
-type Looked = (Vec<Running>, BTreeMap<String, String>);
+/// All that runs (none: that could not be found out), and what does not work.
+type Looked = (Option<Vec<Running>>, BTreeMap<String, String>);
 
 fn look(runner: &dyn GuestRunner, plan: &[GuestPlan]) -> Looked {
     let mut faults = BTreeMap::new();
     let running = match runner.list() {
         Ok(running) => running,
         Err(error) => {
+            // A guest that is not seen is not gone: to call it so would give its connections up.
             faults.insert("guests".to_owned(), error);
-            return (Vec::new(), faults);
+            return (None, faults);
         }
     };
     for guest in &running {
@@ -146,10 +148,72 @@ fn look(runner: &dyn GuestRunner, plan: &[GuestPlan]) -> Looked {
         }
     }
     match runner.list() {
-        Ok(running) => (running, faults),
+        Ok(running) => (Some(running), faults),
         Err(error) => {
             faults.insert("guests".to_owned(), error);
-            (running, faults)
+            (None, faults)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    /// Fails to list when it is told to.
+    struct Forgetful(Mutex<bool>);
+
+    impl GuestRunner for Forgetful {
+        fn list(&self) -> Result<Vec<Running>, String> {
+            if *self.0.lock().unwrap() {
+                return Err("no descriptor is left".to_owned());
+            }
+            let address = IpAddr::from([10, 0, 0, 9]);
+            Ok(vec![Running {
+                name: "g1".to_owned(),
+                boot: 7,
+                addresses: vec![address],
+                interface: "eth0".to_owned(),
+                mac: [2; 6],
+                node_mac: [2; 6],
+                ifindex: 5,
+                mtu: 1_500,
+                ingress_pid: None,
+                keeper_pid: None,
+                is_dead: false,
+            }])
+        }
+
+        fn ensure(&self, _: &GuestPlan) -> Result<(), String> {
+            assert!(
+                !*self.0.lock().unwrap(),
+                "nobody knows whether it is missing"
+            );
+            Ok(())
+        }
+
+        fn destroy(&self, name: &str) -> Result<(), String> {
+            panic!("{name} is wanted")
+        }
+    }
+
+    #[test]
+    fn guests_that_cannot_be_listed_are_not_gone() {
+        let plan = [GuestPlan {
+            name: "g1".to_owned(),
+            vips: Vec::new(),
+            manager: None,
+            site: String::new(),
+        }];
+        let runner = Forgetful(Mutex::new(false));
+        let (running, faults) = look(&runner, &plan);
+        assert_eq!(running.unwrap().len(), 1);
+        assert!(faults.is_empty());
+        *runner.0.lock().unwrap() = true;
+        let (running, faults) = look(&runner, &plan);
+        assert_eq!(running, None);
+        assert_eq!(faults["guests"], "no descriptor is left");
     }
 }

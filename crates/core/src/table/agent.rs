@@ -150,7 +150,7 @@ impl Agent {
             Input::Request(_) | Input::Stored { .. } | Input::Message(ToAgent::Rows { .. })
         );
         match input {
-            Input::Message(ToAgent::Rows { rows }) => self.offered(rows),
+            Input::Message(ToAgent::Rows { rows }) => self.offered(now, rows),
             Input::Message(ToAgent::Trust {
                 generation,
                 trusted,
@@ -218,7 +218,8 @@ impl Agent {
         }
     }
 
-    fn offered(&mut self, rows: Vec<(Bucket, Row)>) {
+    fn offered(&mut self, now: Time, rows: Vec<(Bucket, Row)>) {
+        let mut strangers = BTreeSet::new();
         let mut news = Vec::new();
         let mut has = Vec::with_capacity(rows.len());
         for (bucket, row) in rows {
@@ -226,9 +227,16 @@ impl Agent {
             if is_news(*own, row) {
                 *own = row;
                 news.push((bucket, row));
+                strangers.extend(row.slots().filter(|slot| !self.trust.watches(slot)));
             }
             // An offer of what it has is acknowledged again; of something older, by what it has.
             has.push((bucket, own.sequence()));
+        }
+        // Who joined, and was destroyed before this row came here.
+        if self.trust.generation > Generation(0) && !strangers.is_subset(&self.believed_dead) {
+            self.departed.extend(&strangers);
+            self.believed_dead.extend(strangers);
+            self.tell_beliefs(now);
         }
         let ticket = self.next_ticket;
         self.next_ticket = Ticket(ticket.0 + 1);

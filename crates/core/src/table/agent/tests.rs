@@ -128,3 +128,24 @@ fn who_was_seen_to_end_is_believed_dead_at_once_until_it_asks() {
     assert!(is_renewed(&mut agent, Time(second + 2), 2));
     assert!(agent.status().believed_dead.is_empty());
 }
+
+#[test]
+fn whom_a_row_names_and_the_trust_does_not_is_believed_dead() {
+    let row = |slots: &[GuestSlot], sequence| Row::new(slots, Sequence(sequence)).unwrap();
+    let rows = |row| {
+        let rows = vec![(Bucket(7), row)];
+        Input::Message(ToAgent::Rows { rows })
+    };
+    let mut agent = Agent::new(DirectorId(1), &[], Trust::default());
+    agent.handle(Time(0), rows(row(&[slot(1), slot(2)], 1)));
+    assert!(
+        agent.status().believed_dead.is_empty(),
+        "it knows of no trust yet"
+    );
+    agent.handle(Time(1), trust(2, &[1], &[]));
+    agent.handle(Time(2), rows(row(&[slot(1), slot(2)], 2)));
+    assert_eq!(agent.status().believed_dead, [slot(2)]);
+    // A trust that was overtaken by the row: it was no stranger.
+    agent.handle(Time(3), trust(3, &[1, 2], &[]));
+    assert!(agent.status().believed_dead.is_empty());
+}

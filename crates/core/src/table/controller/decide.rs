@@ -283,7 +283,7 @@ impl Controller {
         }
         if now >= self.offer_again {
             self.offer_again = now.after_us(OFFER_AGAIN_US);
-            self.progress.forget_offers(None);
+            self.progress.offer_again();
             self.trust_lacking();
         }
         let dirty = self.progress.dirty.take();

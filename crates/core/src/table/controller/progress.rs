@@ -9,6 +9,10 @@ use crate::table::bits::Bits;
 use crate::table::message::Party;
 use crate::table::step::{Entry, Stage, owes, stage_of};
 
+/// Rounds of offers without an answer, at most, before a party is offered everything again: with one
+/// round a second, the time that a starved machine may need for a table.
+const PATIENCE_MAX: u32 = 8;
+
 /// What was acknowledged and offered of the newest rows.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
@@ -26,6 +30,12 @@ pub(super) struct Progress {
 struct Heard {
     acknowledged: Bits,
     offered: Bits,
+    /// It acknowledged something since the last round of offers.
+    has_answered: bool,
+    /// Rounds without an answer since it was last offered anything again, and how many of them it is
+    /// given before the next time.
+    silent_rounds: u32,
+    patience: u32,
     /// Buckets of which it acknowledged any row since its link opened: it has that row, or a newer
     /// one.
     has_some: Bits,
@@ -80,10 +90,21 @@ impl Progress {
         !heard.acknowledged.contains(index) && heard.offered.set(index)
     }
 
-    /// What was offered and not acknowledged may be offered again; `None`: to all.
-    pub(super) fn forget_offers(&mut self, only: Option<Party>) {
-        for (party, heard) in &mut self.parties {
-            if only.is_none_or(|only| only == *party) {
+    /// What was offered and not acknowledged may be offered again, to whom answered nothing. A party
+    /// that is slow gets it later each time: offered all again while it works on what it has, it
+    /// would never be done.
+    pub(super) fn offer_again(&mut self) {
+        for heard in self.parties.values_mut() {
+            if heard.has_answered {
+                heard.has_answered = false;
+                heard.silent_rounds = 0;
+                heard.patience = 1;
+                continue;
+            }
+            heard.silent_rounds += 1;
+            if heard.silent_rounds >= heard.patience {
+                heard.silent_rounds = 0;
+                heard.patience = (heard.patience * 2).clamp(1, PATIENCE_MAX);
                 for index in heard.offered.take() {
                     self.dirty.set(index);
                 }
@@ -174,6 +195,7 @@ impl Controller {
     pub(super) fn acknowledged(&mut self, party: Party, rows: &[(Bucket, Sequence)]) {
         let parties = self.parties();
         let heard = self.progress.parties.entry(party).or_default();
+        heard.has_answered = true;
         for (bucket, _) in rows {
             heard.has_some.set(usize::from(bucket.0));
         }
