@@ -16,7 +16,7 @@ use hitless_core::table::agent::{self, Agent, Trust};
 use hitless_core::table::controller::{
     self, Controller, GuestPolicy, Header, PAGE_BUCKETS, Page, Policy, State, Status, Wanted,
 };
-use hitless_core::table::guest::{self, Guest, Ticket};
+use hitless_core::table::guest::{self, Guest, LEASE_US, Ticket};
 use hitless_core::table::message::{DirectorId, Party};
 use hitless_core::table::step::Entry;
 use hitless_core::time::Time;
@@ -363,6 +363,20 @@ impl World {
     /// Whose kernel a slot is, while it lives.
     fn is_alive(&self, slot: GuestSlot) -> bool {
         self.hosts.contains_key(&slot)
+    }
+
+    /// Whether a kernel's ingress has its lease, or will when a grant arrives that was given already.
+    fn may_have_lease(&self, slot: GuestSlot) -> bool {
+        let Some(host) = self.hosts.get(&slot) else {
+            return false;
+        };
+        let is_in_flight = |event: &Event| {
+            matches!(event, Event::ToGuest(to, guest::Input::Grant(grant))
+                if *to == slot
+                    && grant.is_renewed
+                    && grant.asked.after_us(LEASE_US) > self.now)
+        };
+        host.lease_until > self.now || self.queue.values().any(is_in_flight)
     }
 
     fn entry(&self, index: usize) -> Option<&Entry> {

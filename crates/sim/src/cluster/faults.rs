@@ -203,9 +203,10 @@ impl World {
     fn replace(&mut self, slot: GuestSlot) {
         let record = self.store.as_ref();
         let record = record.and_then(|(header, _)| header.guests.get(&slot));
-        if let Some(name) = record.map(|record| record.name.clone())
+        // A controller that has just begun knows of no slots: the boots tell whose kernel is newest.
+        if let Some((name, boot)) = record.map(|record| (record.name.clone(), record.boot))
             && self.dead.contains_key(&slot)
-            && self.slot(&name).is_none_or(|newest| newest == slot)
+            && self.boots.get(&name) == Some(&boot)
         {
             self.tell(controller::Input::Destroyed { slot });
             self.boot(&name);

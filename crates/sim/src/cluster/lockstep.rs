@@ -27,7 +27,10 @@ use crate::model::state::{
 use crate::model::step::Steps;
 
 /// Steps between two events at most: a commit may carry a change of standing, a row, and more.
-const STEPS_MAX: usize = 6;
+const STEPS_MAX: usize = 7;
+/// A way may lead so far away from where it leads to: who is suspected anew makes the directors
+/// withdraw anew, and all leases end behind that.
+const DETOUR_MAX: usize = 3;
 /// Rows that are older than the newest by more than this count as so old.
 const LAG_MAX: u16 = 12;
 
@@ -137,7 +140,7 @@ impl Lockstep {
                     }
                 }
                 let is_new = || found.iter().all(|(known, _, _)| *known != next);
-                if left <= far + 1 && found.len() < 2_000 && is_new() {
+                if left <= far + DETOUR_MAX && found.len() < 2_000 && is_new() {
                     found.push((next, at, action.to_string()));
                 }
             }
@@ -223,7 +226,7 @@ fn look(world: &World, bucket: Bucket) -> Option<Moment> {
             is_alive: host.is_some(),
             row: host.map_or(Row::NONE, |host| host.map[index]),
             acknowledged: acknowledged.map_or(Sequence(0), |all| all[index]),
-            has_lease: host.is_some_and(|host| host.lease_until > world.now),
+            has_lease: world.may_have_lease(*slot),
             is_live: host.is_some_and(|host| host.flows.values().any(|flow| flow.bucket == bucket)),
         };
         (*slot, guest)
