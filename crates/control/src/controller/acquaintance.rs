@@ -27,20 +27,42 @@ pub(super) struct Acquaintance<'a> {
     pub reports: &'a BTreeMap<&'a str, &'a NodeReport>,
 }
 
-impl<'a> Acquaintance<'a> {
+/// Who knows whom by now.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(super) struct Met {
     /// Guests that were not known to all, and that now everybody can reach, and that can reach
     /// everybody.
-    pub(super) fn reachable(&self) -> BTreeSet<GuestSlot> {
-        let guests = self.slots.iter();
-        let guests = guests.filter(|(_, guest)| guest.state != State::Gone && !guest.is_known);
-        let guests = guests.map(|(slot, _)| *slot);
-        guests
-            .filter(|slot| self.missing_for_guest(*slot).is_none())
-            .collect()
+    pub guests: BTreeSet<GuestSlot>,
+    pub strangers: Strangers,
+}
+
+impl<'a> Acquaintance<'a> {
+    /// Looks at all who were not known to all.
+    pub(super) fn met(&self) -> Met {
+        let mut met = Met::default();
+        for (slot, guest) in self.slots {
+            if guest.state == State::Gone || guest.is_known {
+                continue;
+            }
+            match self.missing_for_guest(*slot) {
+                Some(missing) => {
+                    met.strangers.guests.insert(guest.name.clone(), missing);
+                }
+                None => {
+                    met.guests.insert(*slot);
+                }
+            }
+        }
+        let nodes = self.records.nodes.iter();
+        let nodes = nodes.filter(|(_, node)| !node.is_joined);
+        met.strangers.nodes = nodes
+            .filter_map(|(name, _)| Some((name.clone(), self.missing_for_node(name)?)))
+            .collect();
+        met
     }
 
     /// Who does not know a guest yet, or whom it does not know: a name. None: nobody is missing.
-    pub(super) fn missing_for_guest(&self, slot: GuestSlot) -> Option<String> {
+    fn missing_for_guest(&self, slot: GuestSlot) -> Option<String> {
         let (Some(guest), Some(own)) = (self.slots.get(&slot), self.report_of(slot)) else {
             return Some(format!("slot {}", slot.number()));
         };
@@ -86,25 +108,6 @@ impl<'a> Acquaintance<'a> {
             }
         }
         None
-    }
-
-    /// Who is not known to all yet.
-    pub(super) fn strangers(&self) -> Strangers {
-        let unknown = self.slots.iter();
-        let unknown = unknown.filter(|(_, guest)| !guest.is_known && guest.state != State::Gone);
-        let guests = unknown
-            .filter_map(|(slot, guest)| Some((guest.name.clone(), self.missing_for_guest(*slot)?)));
-        let nodes = self
-            .records
-            .nodes
-            .iter()
-            .filter(|(_, node)| !node.is_joined);
-        let nodes =
-            nodes.filter_map(|(name, _)| Some((name.clone(), self.missing_for_node(name)?)));
-        Strangers {
-            guests: guests.collect(),
-            nodes: nodes.collect(),
-        }
     }
 
     /// Nodes whose directors' acknowledgements count.

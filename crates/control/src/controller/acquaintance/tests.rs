@@ -80,7 +80,7 @@ fn whoever_is_missing_is_named() {
             reports: &reports,
         };
         assert_eq!(
-            seen.reachable().contains(&slot(2)),
+            seen.met().guests.contains(&slot(2)),
             seen.missing_for_guest(slot(2)).is_none()
         );
         (seen.missing_for_guest(slot(2)), seen.missing_for_node("n2"))
