@@ -127,6 +127,7 @@ impl NetnsRunner {
             binary,
             arguments,
             environment: Vec::new(),
+            is_limited: name != INGRESS,
         };
         let ingress = vec![
             "ingress".into(),

@@ -3,19 +3,32 @@
 //! A guest that does not get its lease for 100 ms answers nobody, and is believed dead. Its
 //! traffic managers, or a build beside them, may take all of the processor; these loops take next to
 //! nothing of it, but when they want it.
+//!
+//! Niceness, not a real-time policy: a real-time thread that waits for an ordinary one's half-written
+//! message would keep it from ever being written.
 
 use std::sync::OnceLock;
 
 /// Before programs of no special priority, behind the kernel's own.
-const NICE: i32 = -10;
+const NICE: i32 = -15;
+/// Where the kernel groups processes by session, niceness counts within the session only, and this
+/// file says how nice the whole session is (sched(7)).
+const OF_SESSION: &str = "/proc/self/autogroup";
 
 /// What this process was started with.
 static ORDINARY: OnceLock<i32> = OnceLock::new();
 
-/// For the calling thread, and threads that it starts from now on. Where it is not allowed,
-/// everything works, with the machine's patience.
+/// For the calling thread, threads that it starts from now on, and the process's session. Where it
+/// is not allowed, everything works, with the machine's patience.
 pub(crate) fn raise() {
-    ORDINARY.get_or_init(|| rustix::process::getpriority_process(None).unwrap_or(0));
+    ORDINARY.get_or_init(|| {
+        if leads_session()
+            && let Err(error) = std::fs::write(OF_SESSION, NICE.to_string())
+        {
+            tracing::debug!(%error, "its session has no special priority");
+        }
+        rustix::process::getpriority_process(None).unwrap_or(0)
+    });
     if let Err(error) = rustix::process::setpriority_process(None, NICE) {
         tracing::debug!(%error, "runs with no special priority");
     }
@@ -27,4 +40,9 @@ pub(crate) fn ordinary() {
     if let Some(nice) = ORDINARY.get() {
         let _ = rustix::process::setpriority_process(None, *nice);
     }
+}
+
+/// Whether the session is this program's own: a shell's other programs are not to be raised too.
+fn leads_session() -> bool {
+    rustix::process::getsid(None).is_ok_and(|session| session == rustix::process::getpid())
 }

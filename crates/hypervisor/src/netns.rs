@@ -163,7 +163,7 @@ impl NetnsDriver {
             arguments: &program.arguments,
             environment: &environment,
             namespace: guest,
-            cgroups,
+            cgroups: if program.is_limited { cgroups } else { &[] },
             log: &folder.join(format!("{}.log", program.name)),
             pid_file: &self.pid_file(&spec.name, &program.name),
         };

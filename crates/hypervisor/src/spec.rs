@@ -113,4 +113,12 @@ pub struct Program {
     pub arguments: Vec<String>,
     /// Added to the caller's own environment.
     pub environment: Vec<(String, String)>,
+    /// Whether the guest's [`Limits`] count it. What the cluster's leases hang on is not counted: a
+    /// guest whose other programs take all that it may take must not fall silent.
+    #[serde(default = "yes")]
+    pub is_limited: bool,
+}
+
+const fn yes() -> bool {
+    true
 }

@@ -69,6 +69,7 @@ fn spec(guest: &str) -> GuestSpec {
         binary: "/bin/sh".into(),
         arguments: vec!["-c".to_owned(), script.to_owned()],
         environment: vec![("GREETING".to_owned(), "hello".to_owned())],
+        is_limited: name != "ingress",
     };
     GuestSpec {
         name: name(guest),
@@ -180,21 +181,21 @@ fn root_a_guest_lives_on_and_is_found_again() {
     let Some(node) = Node::new("adoption") else {
         return;
     };
-    let made = node
-        .driver()
-        .create(&spec("a-guest-with-a-long-name"))
-        .unwrap();
+    let asked = spec("a-guest-with-a-long-name");
+    let made = node.driver().create(&asked).unwrap();
     let guest = made.spec.name.clone();
     assert!(!made.is_running());
     assert_ne!(made.mac, made.node_mac);
     eprintln!("limits that are not kept here: {:?}", made.degraded);
     let started = node.driver().start(&guest).unwrap();
     assert!(started.is_running());
-    for pid in pids(&started).into_iter().flatten() {
+    for (program, pid) in asked.programs.iter().zip(pids(&started)) {
+        let pid = pid.unwrap();
         assert!(!is_child_of_ours(pid));
         if made.degraded.is_empty() {
             let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
-            assert!(groups.contains("/hitless/hl-hvtest-"), "{groups}");
+            let is_counted = groups.contains("/hitless/hl-hvtest-");
+            assert_eq!(is_counted, program.is_limited, "{groups}");
         }
     }
 
