@@ -109,6 +109,8 @@ fn drive(connection: &mut Connection, cx: &Context<'_>, seen: &mut Seen) {
         seen.body += body.len();
         match event {
             Event::NeedMore => break,
+            // The socket takes all of it, and the next request comes.
+            Event::Wait => take(connection, cx, seen),
             Event::Data { stream, ends } => {
                 connection.release(cx, stream, body.len(), &mut work.out);
                 if ends {
@@ -137,10 +139,15 @@ fn drive(connection: &mut Connection, cx: &Context<'_>, seen: &mut Seen) {
     }
     connection.take_output(&mut work, cx.now_us);
     while connection.next_writable(cx, &[]).is_some() {}
+    take(connection, cx, seen);
+    let _ = connection.deadline(cx.limits);
+}
+
+/// What the socket takes: everything.
+fn take(connection: &mut Connection, cx: &Context<'_>, seen: &mut Seen) {
     seen.output.extend_from_slice(connection.poll_output());
     let count = connection.poll_output().len();
     connection.sent(count, cx.now_us);
-    let _ = connection.deadline(cx.limits);
 }
 
 /// The fields of an event that has a head. A request goes on to HTTP/1.1, whose codec must see one.

@@ -156,7 +156,7 @@ impl Ours {
             let event = self.connection.poll_event(&cx, &mut self.work, &mut body);
             let came = fields(&self.work.head);
             match event {
-                Event::NeedMore | Event::Closed => break,
+                Event::NeedMore | Event::Wait | Event::Closed => break,
                 Event::Request { stream, ends } => {
                     let mut head = Head::default();
                     head.begin_response(200);

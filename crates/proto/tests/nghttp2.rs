@@ -179,7 +179,7 @@ impl Served {
             };
             let event = self.connection.poll_event(&cx, &mut self.work, &mut body);
             match event {
-                Event::NeedMore => break,
+                Event::NeedMore | Event::Wait => break,
                 Event::Closed => return false,
                 Event::Failed(fault) => panic!("{fault}"),
                 Event::Request { stream, ends: true } => {

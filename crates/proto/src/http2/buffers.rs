@@ -37,6 +37,7 @@ impl Connection {
             self.sent_us = now_us;
         }
         self.unsent.extend_from_slice(rest);
+        self.bound_replies();
     }
 
     /// `count` bytes of the unsent output were sent at `now_us`. Its memory goes back when all of
@@ -44,6 +45,13 @@ impl Connection {
     pub fn sent(&mut self, count: usize, now_us: u64) {
         self.sent_us = now_us;
         take_front(&mut self.unsent, count);
+        self.bound_replies();
+    }
+
+    /// There cannot be more replies than there is output.
+    fn bound_replies(&mut self) {
+        let unsent = u32::try_from(self.unsent.len()).unwrap_or(u32::MAX);
+        self.replies = self.replies.min(unsent);
     }
 }
 

@@ -101,6 +101,8 @@ pub struct Connection {
     pub(super) has_ended: bool,
     /// Since when there is no stream.
     pub(super) since_us: u64,
+    /// Bytes of the unsent output that answer the peer's frames, at most.
+    pub(super) replies: u32,
     /// Last time that the peer took output.
     pub(super) sent_us: u64,
     pub(super) stuck: Vec<u8>,
@@ -157,7 +159,8 @@ impl Connection {
     pub(super) fn fail(&mut self, fault: Fault, out: &mut Vec<u8>) -> Event {
         if self.phase != Phase::Failed {
             self.phase = Phase::Failed;
-            frame::write_go_away(self.last_remote, fault.code(), out);
+            let last = self.last_taken.unwrap_or(self.last_remote);
+            frame::write_go_away(last, fault.code(), out);
         }
         self.streams = Streams::default();
         self.block = None;

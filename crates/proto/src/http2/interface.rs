@@ -50,6 +50,9 @@ pub enum Cause {
 pub enum Event {
     /// Read more.
     NeedMore,
+    /// A further request is not taken before output has been sent: stop reading, and step again then.
+    /// So a client that asks and does not read costs no memory.
+    Wait,
     /// A request's head is in [`Work::head`]. `ends`: it has no body.
     Request { stream: u32, ends: bool },
     /// A 1xx head is in [`Work::head`].

@@ -36,9 +36,10 @@ pub struct Limits {
     pub response_body_bytes_max: u64,
     /// Interim (1xx) responses before the final one. Beyond: the stream is reset.
     pub interim_max: u8,
-    /// Output that waits for the peer before no more data is taken.
+    /// Output that waits for the peer before no more data, and no further request, is taken.
     pub unsent_bytes_max: usize,
-    /// Output that waits for the peer, replies to its frames included. Beyond: the connection ends.
+    /// Replies to the peer's frames that wait for it: settings, pings, resets. Beyond: the connection
+    /// ends.
     pub unsent_replies_bytes_max: usize,
     /// Streams that were reset here whose late frames are known and ignored, 4 bytes each.
     pub reset_streams_max: usize,
@@ -76,7 +77,7 @@ impl Default for Limits {
             response_body_bytes_max: u64::MAX,
             interim_max: 8,
             unsent_bytes_max: 65_536,
-            unsent_replies_bytes_max: 131_072,
+            unsent_replies_bytes_max: 65_536,
             reset_streams_max: 256,
             rates: Rates::default(),
             has_extended_connect: false,

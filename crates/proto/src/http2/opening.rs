@@ -65,6 +65,7 @@ impl Connection {
             has_lost: false,
             has_ended: false,
             since_us: cx.now_us,
+            replies: 0,
             sent_us: cx.now_us,
             stuck: Vec::new(),
             unsent: Vec::new(),

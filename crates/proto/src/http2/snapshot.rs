@@ -66,6 +66,7 @@ impl Connection {
         writer.u32(self.granted);
         writer.u64(now_us.saturating_sub(self.since_us));
         writer.u64(now_us.saturating_sub(self.sent_us));
+        writer.u32(self.replies);
         self.budgets.write(now_us, &mut writer);
         for list in [&self.waiting, &self.reset_here, &self.ended] {
             writer.u32(list.len() as u32);
@@ -123,6 +124,7 @@ impl Connection {
             granted: reader.u32()?,
             since_us: now_us.saturating_sub(reader.u64()?),
             sent_us: now_us.saturating_sub(reader.u64()?),
+            replies: reader.u32()?,
             budgets: Budgets::read(reader, now_us)?,
             waiting: read_list(reader)?,
             reset_here: read_list(reader)?,

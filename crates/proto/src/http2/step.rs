@@ -3,12 +3,14 @@
 use super::connection::{Connection, Payload, Phase};
 use super::fault::{ErrorCode, Fault};
 use super::frame::{self, HEADER_BYTES, Header, Kind, PAYLOAD_BYTES_MAX, flag};
-use super::interface::{Cause, Context, Event, Step, Work};
+use super::interface::{Cause, Context, Event, Role, Step, Work};
 
 /// What one piece of input came to.
 pub(super) enum Progress {
     /// It is not whole.
     Starved,
+    /// Output has to go first.
+    Waits,
     /// So many bytes are done with, and this came of it. The last `data` of them are body.
     Used {
         consumed: usize,
@@ -44,14 +46,18 @@ impl Connection {
         {
             return step(event, 0);
         }
+        if self.unsent.is_empty() && work.out.is_empty() {
+            self.replies = 0;
+        }
         loop {
-            let rest = &input[at..];
-            let waiting = self.unsent.len() + work.out.len();
-            let progress = match waiting > cx.limits.unsent_replies_bytes_max {
-                true if self.phase != Phase::Failed => Err(Fault::Unread),
-                _ => self.advance(cx, rest, work),
-            };
+            let before = work.out.len();
+            let progress = self.advance(cx, &input[at..], work);
+            self.replies += (work.out.len() - before) as u32;
+            let is_unread = self.replies as usize > cx.limits.unsent_replies_bytes_max;
             match progress {
+                Ok(_) if is_unread && self.phase != Phase::Failed => {
+                    return step(self.fail(Fault::Unread, &mut work.out), input.len());
+                }
                 Ok(Progress::Used {
                     consumed,
                     data,
@@ -66,6 +72,7 @@ impl Connection {
                         };
                     }
                 }
+                Ok(Progress::Waits) => return step(Event::Wait, at),
                 Ok(Progress::Starved) => {
                     let is_end = self.has_ended && self.stuck.is_empty();
                     return match is_end {
@@ -142,6 +149,11 @@ impl Connection {
             }
             None if continues => return Err(Fault::Continuation),
             _ => {}
+        }
+        let is_request = header.kind == Kind::Headers && self.role == Role::Server;
+        let waiting = self.unsent.len() + work.out.len();
+        if is_request && header.stream > self.last_remote && waiting >= cx.limits.unsent_bytes_max {
+            return Ok(Progress::Waits);
         }
         match header.kind {
             Kind::Data => return self.begin_data(cx, &header, input, work),

@@ -286,17 +286,19 @@ impl End {
     /// Steps, sends what is owed and drains, until nothing more happens.
     fn settle(&mut self) {
         loop {
-            self.poll();
+            let waits = self.poll();
             if !self.is_slow {
                 self.drain();
             }
-            if !self.serve_writable() {
+            let goes_on = waits && self.connection.unsent().is_empty();
+            if !self.serve_writable() && !goes_on {
                 return;
             }
         }
     }
 
-    fn poll(&mut self) {
+    /// True: input waits for output to be sent.
+    fn poll(&mut self) -> bool {
         loop {
             let cx = Context {
                 now_us: self.now_us,
@@ -304,10 +306,13 @@ impl End {
             };
             let mut body = Vec::new();
             let event = self.connection.poll_event(&cx, &mut self.work, &mut body);
-            let is_last = matches!(event, Event::NeedMore | Event::Closed | Event::Failed(_));
+            let is_last = matches!(
+                event,
+                Event::NeedMore | Event::Wait | Event::Closed | Event::Failed(_)
+            );
             self.see(event, body);
             if is_last {
-                return;
+                return event == Event::Wait;
             }
         }
     }
@@ -382,7 +387,7 @@ impl End {
                 .collect::<Vec<_>>()
         };
         let seen = match event {
-            Event::NeedMore => return,
+            Event::NeedMore | Event::Wait => return,
             Event::Request { stream, ends } => {
                 let mut list = vec![
                     (":method".to_owned(), text(head.method())),

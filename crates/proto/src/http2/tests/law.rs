@@ -498,6 +498,103 @@ proptest! {
     }
 }
 
+/// Conversations in which each counter of the state decides something.
+#[test]
+fn what_random_scripts_seldom_reach_is_kept_too() {
+    let input = |bytes: Vec<u8>| Action::Input(bytes);
+    // 300 kB each way: both kinds of windows are given back and run out.
+    let mut up = vec![
+        input(wire::hello()),
+        input(wire::headers(1, wire::POST, false)),
+    ];
+    let mut down = vec![
+        input(wire::hello()),
+        input(wire::setting(4, 100_000)),
+        input(wire::headers(1, wire::GET, true)),
+        Action::Respond {
+            stream: 1,
+            status: 200,
+            ends: false,
+        },
+        Action::Send {
+            stream: 1,
+            len: 300_000,
+            ends: true,
+        },
+    ];
+    for _ in 0..20 {
+        up.push(input(wire::padded(1, &[7; 15_000], 200, false)));
+        down.push(input(
+            [wire::window(0, 20_000), wire::window(1, 20_000)].concat(),
+        ));
+    }
+    // Interim responses up to their number and one more.
+    let mut interim = vec![input(wire::welcome()), Action::Open { ends: true }];
+    for _ in 0..9 {
+        interim.push(input(wire::headers(1, &[(":status", "103")], false)));
+    }
+    // Continuations likewise.
+    let mut block = vec![input(wire::hello())];
+    block.push(input(wire::raw(
+        Kind::Headers,
+        1,
+        1,
+        &wire::block(wire::GET),
+    )));
+    for _ in 0..9 {
+        block.push(input(wire::raw(Kind::Continuation, 0, 1, &[])));
+    }
+    // A table that shrinks and grows between two heads of ours.
+    let mut table = vec![input(wire::hello())];
+    for (stream, size) in [(1, 4_096), (3, 0), (5, 4_096), (7, 60)] {
+        table.push(input(wire::setting(1, size)));
+        table.push(input(wire::headers(stream, wire::GET, true)));
+        table.push(Action::Respond {
+            stream,
+            status: 200,
+            ends: true,
+        });
+    }
+    // Window updates beyond what the data that was sent calls for.
+    let mut updates = down.clone();
+    updates.truncate(5);
+    updates.extend((0..1_100).map(|_| input(wire::window(1, 1))));
+    // Pings that nobody reads the answers of, between other output.
+    let mut unread = down.clone();
+    unread.truncate(5);
+    for _ in 0..4_200 {
+        unread.push(input(wire::ping()));
+        unread.push(Action::Pass(1_000));
+    }
+    // A table of ours that is smaller than what a peer begins with.
+    let small = Limits {
+        decoder_table_bytes: 100,
+        connection_window_bytes: 65_535,
+        ..Limits::default()
+    };
+    let scripts = [up, down, interim, block, table, updates, unread];
+    for script in &scripts {
+        for limits in [&Limits::default(), &small] {
+            for (is_slow, releases) in [(false, true), (false, false), (true, true)] {
+                let role = match script[0] == Action::Input(wire::welcome()) {
+                    true => Role::Client,
+                    false => Role::Server,
+                };
+                check(
+                    Manner {
+                        role,
+                        is_slow,
+                        releases,
+                    },
+                    limits,
+                    script,
+                )
+                .unwrap();
+            }
+        }
+    }
+}
+
 /// The rows of both tables, byte by byte.
 #[test]
 fn every_row_keeps_its_end_through_snapshots() {

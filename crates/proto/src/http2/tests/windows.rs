@@ -179,6 +179,8 @@ fn a_slow_reader_does_not_grow_memory() {
     end.input([wire::setting(4, 1 << 30), window(0, 1 << 30)].concat());
     for stream in (1..100).step_by(2) {
         end.input(headers(stream, GET, true));
+    }
+    for stream in (1..100).step_by(2) {
         end.act(&Action::Respond {
             stream,
             status: 200,
