@@ -74,6 +74,8 @@ struct Served {
     owed: BTreeMap<u32, usize>,
     /// Bytes that have come.
     came: BTreeMap<u32, usize>,
+    /// The next request is not taken before output has gone.
+    waits: bool,
 }
 
 impl Served {
@@ -93,6 +95,7 @@ impl Served {
             start: Instant::now(),
             owed: BTreeMap::new(),
             came: BTreeMap::new(),
+            waits: false,
         }
     }
 
@@ -157,6 +160,9 @@ impl Served {
                 self.connection.sent(count, now_us);
                 self.writable();
             }
+            if self.waits {
+                continue;
+            }
             let count = match self.socket.read(&mut buffer) {
                 Ok(0) | Err(_) => return,
                 Ok(count) => count,
@@ -171,6 +177,7 @@ impl Served {
 
     /// False: the connection is over.
     fn events(&mut self) -> bool {
+        self.waits = false;
         loop {
             let mut body = Vec::new();
             let cx = Context {
@@ -179,7 +186,11 @@ impl Served {
             };
             let event = self.connection.poll_event(&cx, &mut self.work, &mut body);
             match event {
-                Event::NeedMore | Event::Wait => break,
+                Event::NeedMore => break,
+                Event::Wait => {
+                    self.waits = true;
+                    break;
+                }
                 Event::Closed => return false,
                 Event::Failed(fault) => panic!("{fault}"),
                 Event::Request { stream, ends: true } => {

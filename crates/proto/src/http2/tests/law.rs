@@ -566,15 +566,19 @@ fn what_random_scripts_seldom_reach_is_kept_too() {
         unread.push(input(wire::ping()));
         unread.push(Action::Pass(1_000));
     }
-    // A table of ours that is smaller than what a peer begins with.
+    // A connection's window that is given back within a script.
+    let narrow = Limits {
+        connection_window_bytes: 65_535,
+        ..Limits::default()
+    };
+    // A table of ours that is smaller than what a peer begins with: its next head is an error.
     let small = Limits {
         decoder_table_bytes: 100,
-        connection_window_bytes: 65_535,
         ..Limits::default()
     };
     let scripts = [up, down, interim, block, table, updates, unread];
     for script in &scripts {
-        for limits in [&Limits::default(), &small] {
+        for limits in [&Limits::default(), &narrow, &small] {
             for (is_slow, releases) in [(false, true), (false, false), (true, true)] {
                 let role = match script[0] == Action::Input(wire::welcome()) {
                     true => Role::Client,
