@@ -45,6 +45,8 @@ pub enum Kind {
     Http = 1,
     /// A raw TCP pair; the keeper has both sockets and every pipe that holds bytes.
     Tcp = 2,
+    /// A client's HTTP/2 connection. Its state is in its worker's memory alone.
+    Http2 = 3,
 }
 
 /// The flag in [`Slot::flags`] of an HTTP connection on which a request is under way.
@@ -69,7 +71,8 @@ pub struct Slot {
     pub crashes: AtomicU32,
     /// Hash of the virtual server's name.
     pub virtual_server: AtomicU64,
-    /// HTTP: bytes read from the client up to the end of the last finished request.
+    /// HTTP: bytes read from the client up to the end of the last finished request. HTTP/2:
+    /// requests under way.
     pub read_done: AtomicU64,
     /// HTTP: bytes for the client up to the end of the last finished response.
     pub written_done: AtomicU64,
@@ -268,6 +271,7 @@ impl Slot {
             0 => Some(Kind::Free),
             1 => Some(Kind::Http),
             2 => Some(Kind::Tcp),
+            3 => Some(Kind::Http2),
             _ => None,
         }
     }
@@ -288,6 +292,12 @@ impl Slot {
         self.flags.store(0, Ordering::Relaxed);
         self.kind.store(kind as u32, Ordering::Release);
         generation
+    }
+
+    /// The client turned out to speak HTTP/2.
+    pub fn become_http2(&self) {
+        self.read_done.store(0, Ordering::Relaxed);
+        self.kind.store(Kind::Http2 as u32, Ordering::Release);
     }
 
     /// Gives the slot back.

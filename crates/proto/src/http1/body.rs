@@ -96,6 +96,7 @@ impl Body {
         head: &mut Head,
         out: &mut Vec<u8>,
     ) -> Result<Passed, Refusal> {
+        head.section = 0..0;
         let mut pass = Pass {
             input,
             out,
@@ -248,6 +249,7 @@ impl Body {
                     };
                 };
                 judge_trailers(&window[..len], head)?;
+                head.section = pass.at..pass.at + len;
                 len
             }
         };

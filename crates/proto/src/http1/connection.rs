@@ -271,6 +271,39 @@ impl Connection {
         head.len
     }
 
+    /// Consumes the response head of the last `Response` event and writes nothing: the caller
+    /// passes it on in another form. The body then comes without its framing, and
+    /// [`Head::section`] is where its trailers stand in the input of the step that has used them.
+    /// Returns the bytes consumed; step the member next. What follows an interim response is
+    /// another `Response`.
+    pub fn take_response(&mut self, cx: &Context<'_>, work: &Work) -> usize {
+        let head = &work.head;
+        self.since_us[1] = cx.now_us;
+        if head.is_interim() {
+            self.interim += 1;
+            return head.len;
+        }
+        let facts = &head.facts;
+        let (left, wire) = match facts.length {
+            _ if self.is_head || matches!(head.status, 204 | 304) => (Left::Empty, Wire::Same),
+            _ if facts.is_chunked => (Left::Line, Wire::Plain),
+            Some(length) => (Left::Length(length), Wire::Same),
+            None => (Left::UntilClose, Wire::Same),
+        };
+        self.member_closes |= facts.closes || left == Left::UntilClose;
+        self.response_body = Body::new(left, wire);
+        self.response = match self.response_body.is_done() {
+            true => ResponsePhase::Done,
+            false => ResponsePhase::Body,
+        };
+        head.len
+    }
+
+    /// Whether a response's head was taken whose body is still to come.
+    pub fn is_in_response_body(&self) -> bool {
+        self.response == ResponsePhase::Body
+    }
+
     fn connection_line(&self) -> ConnectionLine {
         match (self.client_closes, self.minor) {
             (true, _) => ConnectionLine::Close,

@@ -86,6 +86,8 @@ pub struct Head {
     pub(super) is_absolute: bool,
     pub(super) status: u16,
     pub(super) reason: Span,
+    /// Where the trailer section that this is stands in the input of the last step.
+    pub(super) section: Range<usize>,
     pub(super) count: usize,
     pub(super) fields: [Field; FIELDS_CAP],
     pub(super) facts: super::facts::Facts,
@@ -104,6 +106,7 @@ impl Default for Head {
             is_absolute: false,
             status: 0,
             reason: Span::default(),
+            section: 0..0,
             count: 0,
             fields: [Field::default(); FIELDS_CAP],
             facts: super::facts::Facts::default(),
@@ -168,6 +171,12 @@ impl Head {
     /// All fields, in the order in which they came.
     pub fn fields(&self) -> &[Field] {
         &self.fields[..self.count]
+    }
+
+    /// Where the trailer section that this is stands in the input of the last step over a body.
+    /// Empty: that step met none.
+    pub fn section(&self) -> Range<usize> {
+        self.section.clone()
     }
 
     /// Whether this is a 1xx response: another one follows.

@@ -182,6 +182,14 @@ pub fn response(from: &http1::Head, input: &[u8], head: &mut Head) {
     });
 }
 
+/// A trailer section of HTTP/1.1 as one of HTTP/2. `input` starts with the section.
+pub fn trailers(from: &http1::Head, input: &[u8], head: &mut Head) {
+    head.begin_trailers();
+    for field in from.fields() {
+        head.push(field.name.bytes(input), field.value.bytes(input));
+    }
+}
+
 /// Copies the fields that are for more than one hop.
 fn copy(from: &http1::Head, input: &[u8], head: &mut Head, is_left_out: impl Fn(FieldId) -> bool) {
     for field in from.fields() {
@@ -191,6 +199,7 @@ fn copy(from: &http1::Head, input: &[u8], head: &mut Head, is_left_out: impl Fn(
         }
     }
 }
+
 /// All crumbs of the cookie in one field.
 fn cookies(head: &Head, out: &mut Vec<u8>) {
     let mut crumbs = head.fields().filter(|field| field.name == b"cookie");

@@ -25,7 +25,9 @@ pub(crate) mod lane;
 /// Version of the packets of link and lanes; both sides take the highest that both know.
 pub(crate) const VERSION: u16 = 1;
 /// Layout of the connection records of a takeover.
-pub(crate) const SNAPSHOT_LAYOUT: u16 = 1;
+pub(crate) const SNAPSHOT_LAYOUT: u16 = 2;
+/// The oldest that is read. 1 has no HTTP/2.
+pub(crate) const SNAPSHOT_LAYOUT_OLDEST: u16 = 1;
 /// Layout of the state that a keeper leaves to its next program.
 pub(crate) const KEEPER_STATE_LAYOUT: u16 = 1;
 

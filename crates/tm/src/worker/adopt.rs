@@ -144,6 +144,11 @@ impl EventLoop {
         match (kind, fds_left.next(), fds_left.next()) {
             (Some(Kind::Tcp), Some(client), Some(member)) => self.adopt_tcp(index, client, member),
             (Some(Kind::Http), Some(client), None) => self.adopt_http(index, client),
+            (Some(Kind::Http2), Some(client), None) => {
+                // Its tables and streams were in the dead worker's memory.
+                self.count_lost_streams(index);
+                self.lose(index, &[client]);
+            }
             (_, first, second) => {
                 let fds: Vec<OwnedFd> = first.into_iter().chain(second).collect();
                 self.lose(index, &fds);
@@ -285,6 +290,15 @@ impl EventLoop {
         (text, format!("{known:#}\n"))
     }
 
+    /// Requests that were under way on an HTTP/2 connection.
+    fn count_lost_streams(&self, index: u32) {
+        let slot = self.core.slot(index);
+        let under_way = slot.read_done.load(Ordering::Relaxed);
+        CRASH
+            .of(self.core.slots.head())
+            .add(Field::InFlightLost, under_way);
+    }
+
     /// A connection that cannot go on: its client notices.
     fn lose(&mut self, index: u32, fds: &[OwnedFd]) {
         for fd in fds {
@@ -317,6 +331,12 @@ impl EventLoop {
                     let ledger = CRASH.of(self.core.slots.head());
                     if slot.has_flag(CLOSING) {
                         ledger.add(Field::Finished, 1);
+                        slot.end();
+                        continue;
+                    }
+                    if slot.kind() == Some(Kind::Http2) {
+                        self.count_lost_streams(index);
+                        ledger.add(Field::Reset, 1);
                         slot.end();
                         continue;
                     }

@@ -37,6 +37,8 @@ pub(super) enum Source {
     TcpMember(usize),
     HttpClient(usize),
     HttpMember(usize),
+    /// A client's HTTP/2 connection.
+    Front(usize),
 }
 
 const KIND_SHIFT: u32 = 56;
@@ -52,6 +54,7 @@ impl Source {
             Self::TcpMember(index) => (3, index),
             Self::HttpClient(index) => (4, index),
             Self::HttpMember(index) => (5, index),
+            Self::Front(index) => (6, index),
         };
         Token(kind << KIND_SHIFT | index)
     }
@@ -66,7 +69,8 @@ impl Source {
             (2, index) => Self::TcpClient(index),
             (3, index) => Self::TcpMember(index),
             (4, index) => Self::HttpClient(index),
-            (_, index) => Self::HttpMember(index),
+            (5, index) => Self::HttpMember(index),
+            (_, index) => Self::Front(index),
         }
     }
 }

@@ -22,6 +22,7 @@ use slab::Slab;
 
 use super::core_of_lane::{Core, Source};
 use super::http::{self, Http, Room};
+use super::http2;
 use super::takeover::{Giving, Taking};
 use super::tcp::{self, CLIENT, MEMBER, Pair};
 use crate::clock::now_us;
@@ -152,6 +153,7 @@ impl EventLoop {
             room: Room {
                 scratch: vec![0; http::SCRATCH_BYTES],
                 work: Default::default(),
+                http2: Default::default(),
             },
             pairs: Slab::new(),
             http: Http::default(),
@@ -233,6 +235,7 @@ impl EventLoop {
             Source::TcpMember(index) => tcp::on_event(core, pairs, index, MEMBER, event),
             Source::HttpClient(index) => http::on_client(core, room, http, index, event),
             Source::HttpMember(index) => http::on_member(core, room, http, index, event),
+            Source::Front(index) => http2::on_front(core, room, http, index, event),
             Source::Listener(server) => self.accept(server),
             Source::Inbox => self.on_commands(),
             Source::Keeper => self.on_keeper(),
@@ -251,8 +254,10 @@ impl EventLoop {
         match Source::of(token) {
             Source::TcpClient(index) | Source::TcpMember(index) => tcp::work(core, pairs, index),
             Source::HttpClient(index) => http::work(core, room, http, index),
+            Source::HttpMember(index) => http::on_member_again(core, room, http, index),
+            Source::Front(index) => http2::work(core, room, http, index),
             Source::Listener(server) => self.accept(server),
-            Source::HttpMember(_) | Source::Inbox | Source::Keeper | Source::Takeover => {}
+            Source::Inbox | Source::Keeper | Source::Takeover => {}
         }
     }
 
@@ -268,6 +273,7 @@ impl EventLoop {
             Source::TcpClient(index) => tcp::on_timer(core, pairs, index),
             Source::HttpClient(index) => http::on_client_timer(core, room, http, index),
             Source::HttpMember(index) => http::on_member_timer(core, http, index),
+            Source::Front(index) => http2::on_front_timer(core, room, http, index),
             _ => {}
         }
     }
@@ -335,6 +341,11 @@ impl EventLoop {
         }
         self.core.is_draining = true;
         self.drain_until_us = Some(until_us);
+        // HTTP/2 can be told at once.
+        let fronts: Vec<usize> = self.http.fronts.iter().map(|(index, _)| index).collect();
+        for index in fronts {
+            http2::work(&mut self.core, &mut self.room, &mut self.http, index);
+        }
     }
 
     fn cut_all(&mut self) {
@@ -358,6 +369,19 @@ impl EventLoop {
                 http::End::Reset
             };
             http::end(&mut self.core, &mut self.http, index, how);
+        }
+        let fronts: Vec<usize> = self.http.fronts.iter().map(|(index, _)| index).collect();
+        for index in fronts {
+            let is_idle = !self.http.fronts[index].is_mid_message();
+            let how = if is_idle {
+                http::End::Closed
+            } else {
+                let front = &self.http.fronts[index];
+                let line = self.describe_cut(front.server, &front.socket);
+                self.cut.push(line);
+                http::End::Reset
+            };
+            http2::end(&mut self.core, &mut self.http, index, how);
         }
     }
 

@@ -20,8 +20,11 @@ use mio::event::Event;
 use slab::Slab;
 
 use self::exchange::{act, close_down, connect_failed, drop_idle, fail};
+pub(super) use self::exchange::{give_back, open_up, take_idle};
+pub(super) use self::flow::send;
 use self::flow::{Flushed, flush, read_client, read_member};
 use super::core_of_lane::{Core, ROUNDS_MAX, Source};
+use super::http2::{self, Exchange, Front};
 use super::stats::Lane;
 use super::trial::Point;
 
@@ -32,9 +35,9 @@ mod flow;
 
 /// After an answer that the client may not expect, its sending half is read and dropped for this
 /// long, so that no reset overtakes the answer.
-const LINGER_US_MAX: u64 = 1_000_000;
+pub(super) const LINGER_US_MAX: u64 = 1_000_000;
 /// Bytes of one read.
-const READ_BYTES_MAX: usize = 64 * 1024;
+pub(super) const READ_BYTES_MAX: usize = 64 * 1024;
 /// Of the scratch buffer: a read behind the longest thing that can be stuck.
 pub(super) const SCRATCH_BYTES: usize = 4 * READ_BYTES_MAX;
 /// Idle connections kept per member by one event loop: more than it uses at once is of no use.
@@ -47,6 +50,7 @@ const MEMBER_IDLE_US_MAX: u64 = 30_000_000;
 pub(super) struct Room {
     pub(super) scratch: Vec<u8>,
     pub(super) work: Work,
+    pub(super) http2: http2::Room,
 }
 
 /// A client's connection.
@@ -92,25 +96,36 @@ pub(super) enum Closing {
 pub(super) struct Up {
     pub(super) socket: OwnedFd,
     pub(super) member: usize,
-    /// Place of the client that uses it; `None`: idle.
-    pub(super) client: Option<usize>,
+    /// `None`: idle.
+    pub(super) user: Option<User>,
     pub(super) is_connecting: bool,
     /// It was used before: the member may have closed it meanwhile.
     pub(super) is_reused: bool,
-    readable: bool,
-    is_hung_up: bool,
-    writable: bool,
+    pub(super) readable: bool,
+    pub(super) is_hung_up: bool,
+    pub(super) writable: bool,
     pub(super) is_at_end: bool,
     pub(super) since_us: u64,
     /// A request that may be sent once more on another connection, until its response begins.
-    retry: Vec<u8>,
+    pub(super) retry: Vec<u8>,
     armed_us: u64,
+}
+
+/// Who uses a connection to a member, by place.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum User {
+    Client(usize),
+    /// A stream of a client's HTTP/2 connection.
+    Exchange(usize),
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Http {
     pub(super) clients: Slab<Client>,
     pub(super) ups: Slab<Up>,
+    /// Clients' HTTP/2 connections, and the requests on them.
+    pub(super) fronts: Slab<Front>,
+    pub(super) exchanges: Slab<Exchange>,
 }
 
 impl Client {
@@ -152,7 +167,7 @@ impl Up {
         Self {
             socket,
             member,
-            client: None,
+            user: None,
             is_connecting,
             is_reused: false,
             readable: true,
@@ -226,7 +241,7 @@ pub(super) fn on_member(
     up.is_hung_up |= event.is_read_closed() || event.is_error();
     up.readable |= event.is_readable() || up.is_hung_up;
     up.writable |= event.is_writable() || event.is_write_closed();
-    let Some(client) = up.client else {
+    let Some(user) = up.user else {
         if event.is_readable() || up.is_hung_up {
             // An idle member has nothing to say: it closed, or it is mad.
             drop_idle(core, http, index);
@@ -238,15 +253,38 @@ pub(super) fn on_member(
             Ok(Ok(())) if event.is_writable() => {
                 up.is_connecting = false;
                 up.since_us = core.now_us;
-                http.clients[client].tried = Vec::new();
+                match user {
+                    User::Client(client) => http.clients[client].tried = Vec::new(),
+                    User::Exchange(at) => http.exchanges[at].tried = Vec::new(),
+                }
             }
             Ok(Ok(())) => return,
-            _ => return connect_failed(core, room, http, client),
+            _ => {
+                return match user {
+                    User::Client(client) => connect_failed(core, room, http, client),
+                    User::Exchange(at) => http2::connect_failed(core, room, http, at),
+                };
+            }
         }
-    } else if !up.readable && http.clients[client].codec.unsent(Side::Member).is_empty() {
+    } else if let User::Client(client) = user
+        && !up.readable
+        && http.clients[client].codec.unsent(Side::Member).is_empty()
+    {
         return;
     }
-    work(core, room, http, client);
+    match user {
+        User::Client(client) => work(core, room, http, client),
+        User::Exchange(at) => http2::work_exchange(core, room, http, at),
+    }
+}
+
+/// A member's connection whose work was put off.
+pub(super) fn on_member_again(core: &mut Core, room: &mut Room, http: &mut Http, index: usize) {
+    match http.ups.get(index).and_then(|up| up.user) {
+        Some(User::Client(client)) => work(core, room, http, client),
+        Some(User::Exchange(at)) => http2::work_exchange(core, room, http, at),
+        None => {}
+    }
 }
 
 /// A timer entry of this client fired.
@@ -289,7 +327,7 @@ pub(super) fn on_member_timer(core: &mut Core, http: &mut Http, index: usize) {
         return;
     };
     up.armed_us = 0;
-    if up.client.is_some() {
+    if up.user.is_some() {
         return;
     }
     let due_us = up.since_us + MEMBER_IDLE_US_MAX;
@@ -300,7 +338,11 @@ pub(super) fn on_member_timer(core: &mut Core, http: &mut Http, index: usize) {
         .set(Source::HttpMember(index).token(), due_us, &mut up.armed_us);
 }
 
-fn with_context<T>(core: &Core, client: IpAddr, call: impl FnOnce(&Context<'_>) -> T) -> T {
+pub(super) fn with_context<T>(
+    core: &Core,
+    client: IpAddr,
+    call: impl FnOnce(&Context<'_>) -> T,
+) -> T {
     call(&Context {
         now_us: core.now_us,
         limits: &core.tables.limits,

@@ -24,8 +24,8 @@ use self::event_loop::{Command, EventLoop, Inbox, Outbox, Report};
 use crate::admin::AdminServer;
 use crate::clock::now_us;
 use crate::link::{
-    self, KEEPER_STATE_LAYOUT, KeeperFacts, KeeperHello, Role, SNAPSHOT_LAYOUT, ToKeeper, ToWorker,
-    WorkerHello,
+    self, KEEPER_STATE_LAYOUT, KeeperFacts, KeeperHello, Role, SNAPSHOT_LAYOUT,
+    SNAPSHOT_LAYOUT_OLDEST, ToKeeper, ToWorker, WorkerHello,
 };
 use crate::monitor::{Board, Monitors};
 use crate::status::VirtualServerStatus;
@@ -38,6 +38,7 @@ mod config;
 mod core_of_lane;
 mod event_loop;
 mod http;
+mod http2;
 mod record;
 pub(crate) mod report;
 pub(crate) mod stats;
@@ -103,7 +104,7 @@ pub fn run_trial(build_id: &str, trial: Trial) -> Result<(), WorkerError> {
         .ok();
     // Closed here it would be closed for the twin, too.
     let _ = std::os::fd::IntoRawFd::into_raw_fd(channel);
-    let mut layouts = (SNAPSHOT_LAYOUT, SNAPSHOT_LAYOUT);
+    let mut layouts = (SNAPSHOT_LAYOUT_OLDEST, SNAPSHOT_LAYOUT);
     if let Some(Fault::ReadsLayout(only)) = trial.fault {
         layouts = (only, only);
     }

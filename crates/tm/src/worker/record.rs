@@ -6,11 +6,13 @@
 use core::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use hitless_proto::http1::Connection;
+use hitless_proto::http1::{Connection, Side};
+use hitless_proto::http2;
 use hitless_types::site::Protocol;
 
 use super::core_of_lane::{Core, Pipe};
 use super::http::{Client, Closing, Up};
+use super::http2::{Exchange, Front, Half, Leaving};
 use super::tcp::{CLIENT, MEMBER, Pair};
 use crate::wire::{Malformed, Reader, Writer};
 
@@ -19,11 +21,14 @@ use crate::wire::{Malformed, Reader, Writer};
 pub(super) enum Item {
     Tcp(Pair),
     Http(Box<Client>, Option<Up>),
+    /// A client's HTTP/2 connection with its streams' exchanges.
+    Front(Box<Front>, Vec<(Exchange, Option<Up>)>),
     /// An idle connection to a member.
     Idle(Up),
 }
 
-/// Room in a packet for what one item may need at most: two sockets, two pipes with two ends.
+/// Room in a packet for what one item may need at most, HTTP/2 aside: two sockets, two pipes with
+/// two ends.
 pub(super) const FDS_PER_ITEM: usize = 6;
 
 impl Item {
@@ -41,7 +46,33 @@ impl Item {
                 let up = up.as_ref().map(|up| up.socket.as_fd());
                 core::iter::once(client.socket.as_fd()).chain(up).collect()
             }
+            Self::Front(front, exchanges) => {
+                let ups = exchanges.iter().filter_map(|(_, up)| up.as_ref());
+                let ups = ups.map(|up| up.socket.as_fd());
+                core::iter::once(front.socket.as_fd()).chain(ups).collect()
+            }
             Self::Idle(up) => vec![up.socket.as_fd()],
+        }
+    }
+
+    /// Bytes that are in memory and in no socket.
+    pub(super) fn buffered(&self) -> usize {
+        let of_codec = |codec: &Connection| -> usize {
+            let sides = [Side::Client, Side::Member];
+            let bytes = sides.map(|side| codec.stuck(side).len() + codec.unsent(side).len());
+            bytes.iter().sum()
+        };
+        match self {
+            Self::Tcp(_) | Self::Idle(_) => 0,
+            Self::Http(client, _) => of_codec(&client.codec),
+            Self::Front(front, exchanges) => {
+                let own = front.codec.stuck().len() + front.codec.unsent().len();
+                let of_exchange = |(one, _): &(Exchange, Option<Up>)| {
+                    let waiting = one.request.waiting.len() + one.response.waiting.len();
+                    waiting + of_codec(&one.codec)
+                };
+                own + exchanges.iter().map(of_exchange).sum::<usize>()
+            }
         }
     }
 
@@ -49,6 +80,7 @@ impl Item {
         match self {
             Self::Tcp(pair) => Some(pair.slot),
             Self::Http(client, _) => Some(client.slot),
+            Self::Front(front, _) => Some(front.slot),
             Self::Idle(_) => None,
         }
     }
@@ -80,14 +112,22 @@ impl Item {
                     .u8(client.closing as u8)
                     .u64(client.close_at_us);
                 w.bytes(&client.codec.snapshot(core.now_us));
-                match up {
-                    Some(up) => {
-                        w.u8(1);
-                        write_up(core, up, w);
-                    }
-                    None => {
-                        w.u8(0);
-                    }
+                write_up_if(core, up.as_ref(), w);
+            }
+            Self::Front(front, exchanges) => {
+                w.u8(4)
+                    .u32(front.slot)
+                    .u64(core.tables.servers[front.server].key);
+                w.address(SocketAddr::new(front.address, 0))
+                    .u8(front.is_at_end.into())
+                    .u8(front.leaving as u8)
+                    .u8(front.closing as u8)
+                    .u64(front.close_at_us);
+                w.bytes(&front.codec.snapshot(core.now_us));
+                w.u32(exchanges.len() as u32);
+                for (exchange, up) in exchanges {
+                    write_exchange(core, exchange, w);
+                    write_up_if(core, up.as_ref(), w);
                 }
             }
             Self::Idle(up) => {
@@ -108,6 +148,7 @@ impl Item {
             1 => read_tcp(core, r, fds).map(Self::Tcp),
             2 => read_http(core, r, fds),
             3 => read_up(core, r, fds).map(Self::Idle),
+            4 => read_front(core, r, fds),
             _ => Err(Malformed),
         }
     }
@@ -122,6 +163,24 @@ fn read_member(core: &mut Core, r: &mut Reader<'_>) -> Result<usize, Malformed> 
     let pool = r.text()?;
     let address = r.address()?;
     Ok(core.tables.member_named(pool, address))
+}
+
+fn write_up_if(core: &Core, up: Option<&Up>, w: &mut Writer) {
+    w.u8(up.is_some().into());
+    if let Some(up) = up {
+        write_up(core, up, w);
+    }
+}
+
+fn read_up_if(
+    core: &mut Core,
+    r: &mut Reader<'_>,
+    fds: &mut impl Iterator<Item = OwnedFd>,
+) -> Result<Option<Up>, Malformed> {
+    match r.flag()? {
+        true => read_up(core, r, fds).map(Some),
+        false => Ok(None),
+    }
 }
 
 fn write_up(core: &Core, up: &Up, w: &mut Writer) {
@@ -192,13 +251,7 @@ fn read_http(
     let address: IpAddr = r.address()?.ip();
     let (read, written) = (r.u64()?, r.u64()?);
     let is_at_end = r.flag()?;
-    let closing = match r.u8()? {
-        0 => Closing::No,
-        1 => Closing::AfterOutput,
-        2 => Closing::Lingering,
-        3 => Closing::Shut,
-        _ => return Err(Malformed),
-    };
+    let closing = read_closing(r)?;
     let close_at_us = r.u64()?;
     let codec = Connection::restore(r.bytes()?, core.now_us).map_err(|_| Malformed)?;
     let socket = fds.next().ok_or(Malformed)?;
@@ -209,12 +262,110 @@ fn read_http(
     client.closing = closing;
     client.close_at_us = close_at_us;
     client.codec = codec;
-    let up = if r.flag()? {
-        Some(read_up(core, r, fds)?)
-    } else {
-        None
-    };
+    let up = read_up_if(core, r, fds)?;
     Ok(Item::Http(Box::new(client), up))
+}
+
+fn read_closing(r: &mut Reader<'_>) -> Result<Closing, Malformed> {
+    match r.u8()? {
+        0 => Ok(Closing::No),
+        1 => Ok(Closing::AfterOutput),
+        2 => Ok(Closing::Lingering),
+        3 => Ok(Closing::Shut),
+        _ => Err(Malformed),
+    }
+}
+
+fn read_front(
+    core: &mut Core,
+    r: &mut Reader<'_>,
+    fds: &mut impl Iterator<Item = OwnedFd>,
+) -> Result<Item, Malformed> {
+    let (slot, key) = (read_slot(core, r)?, r.u64()?);
+    let server = core.tables.server_of(key, Protocol::Http);
+    let address: IpAddr = r.address()?.ip();
+    let is_at_end = r.flag()?;
+    let leaving = match r.u8()? {
+        0 => Leaving::No,
+        1 => Leaving::Announced,
+        2 => Leaving::Said,
+        _ => return Err(Malformed),
+    };
+    let (closing, close_at_us) = (read_closing(r)?, r.u64()?);
+    let codec = http2::Connection::restore(r.bytes()?, core.now_us).map_err(|_| Malformed)?;
+    let socket = fds.next().ok_or(Malformed)?;
+    let mut front = Front::new(slot, server, socket, address, codec);
+    front.is_at_end = is_at_end;
+    front.leaving = leaving;
+    front.closing = closing;
+    front.close_at_us = close_at_us;
+    let mut exchanges = Vec::new();
+    for _ in 0..r.u32()? {
+        let exchange = read_exchange(core, r)?;
+        exchanges.push((exchange, read_up_if(core, r, fds)?));
+    }
+    Ok(Item::Front(Box::new(front), exchanges))
+}
+
+fn write_exchange(core: &Core, exchange: &Exchange, w: &mut Writer) {
+    w.u32(exchange.stream)
+        .u8(exchange.is_chunked.into())
+        .u8(exchange.is_repeatable.into())
+        .u8(exchange.has_responded.into())
+        .u64(exchange.since_us);
+    w.bytes(&exchange.codec.snapshot(core.now_us));
+    write_half(&exchange.request, w);
+    write_half(&exchange.response, w);
+}
+
+/// Its place in a front is given when it is inserted.
+fn read_exchange(core: &Core, r: &mut Reader<'_>) -> Result<Exchange, Malformed> {
+    let mut exchange = Exchange::new(usize::MAX, r.u32()?, false, core.now_us);
+    exchange.is_chunked = r.flag()?;
+    exchange.is_repeatable = r.flag()?;
+    exchange.has_responded = r.flag()?;
+    exchange.since_us = r.u64()?;
+    exchange.codec = Connection::restore(r.bytes()?, core.now_us).map_err(|_| Malformed)?;
+    exchange.request = read_half(r)?;
+    exchange.response = read_half(r)?;
+    Ok(exchange)
+}
+
+fn write_half(half: &Half, w: &mut Writer) {
+    w.bytes(&half.waiting)
+        .u8(half.has_ended.into())
+        .u8(half.is_done.into())
+        .u8(half.trailers.is_some().into());
+    if let Some(head) = &half.trailers {
+        w.u32(head.fields().count() as u32);
+        for field in head.fields() {
+            w.bytes(field.name)
+                .bytes(field.value)
+                .u8(field.is_sensitive.into());
+        }
+    }
+}
+
+fn read_half(r: &mut Reader<'_>) -> Result<Half, Malformed> {
+    let mut half = Half {
+        waiting: r.bytes()?.to_vec(),
+        has_ended: r.flag()?,
+        is_done: r.flag()?,
+        trailers: None,
+    };
+    if r.flag()? {
+        let mut head = Box::<http2::Head>::default();
+        head.begin_trailers();
+        for _ in 0..r.u32()? {
+            let (name, value) = (r.bytes()?, r.bytes()?);
+            match r.flag()? {
+                true => head.push_sensitive(name, value),
+                false => head.push(name, value),
+            }
+        }
+        half.trailers = Some(head);
+    }
+    Ok(half)
 }
 
 fn read_slot(core: &Core, r: &mut Reader<'_>) -> Result<u32, Malformed> {

@@ -37,9 +37,12 @@ impl Census {
         for lane in 0..slots.lanes() {
             for index in 0..slots.slots_per_lane() {
                 let slot = slots.slot(lane, index);
-                if matches!(slot.kind(), Some(Kind::Http | Kind::Tcp)) {
+                if matches!(slot.kind(), Some(Kind::Http | Kind::Tcp | Kind::Http2)) {
                     census.connections += 1;
-                    census.in_flight += u64::from(slot.has_flag(IN_FLIGHT));
+                    census.in_flight += match slot.kind() {
+                        Some(Kind::Http2) => slot.read_done.load(Ordering::Relaxed),
+                        _ => u64::from(slot.has_flag(IN_FLIGHT)),
+                    };
                     let key = slot.virtual_server.load(Ordering::Relaxed);
                     *census.by_server.entry(key).or_default() += 1;
                 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use hitless_carry::slots::Slots;
-use hitless_proto::http1;
+use hitless_proto::{http1, http2};
 use hitless_types::site::{Method, Protocol, Site};
 
 use super::stats::{Keyed, member_key, server_key};
@@ -29,6 +29,7 @@ pub(super) struct Tables {
     pub(super) servers: Vec<Server>,
     pub(super) members: Vec<Member>,
     pub(super) limits: http1::Limits,
+    pub(super) http2_limits: http2::Limits,
     pub(super) rewrite: http1::Rewrite,
     pub(super) times: Times,
     /// Client connections of this event loop at most.
@@ -84,6 +85,7 @@ impl Tables {
         mut listeners: Vec<(SocketAddr, OwnedFd)>,
     ) -> Vec<(usize, OwnedFd)> {
         self.limits = limits(site);
+        self.http2_limits = http2_limits(site);
         self.times = Times {
             connect_us: site.timeouts.connect.as_micros() as u64,
             idle_us: site.timeouts.idle.as_micros() as u64,
@@ -292,5 +294,23 @@ fn limits(site: &Site) -> http1::Limits {
         body_time_us: us(site.timeouts.idle),
         response_time_us: us(site.timeouts.response),
         ..http1::Limits::default()
+    }
+}
+
+/// HTTP/2's own limits have their defaults; what the file says of heads and times holds for both.
+fn http2_limits(site: &Site) -> http2::Limits {
+    let us = |duration: core::time::Duration| duration.as_micros() as u64;
+    let default = http2::Limits::default();
+    let head_bytes = site.limits.head_bytes;
+    http2::Limits {
+        header_list_bytes_max: head_bytes,
+        block_bytes_max: default.block_bytes_max.max(head_bytes as usize),
+        header_work_bytes_max: default.header_work_bytes_max.max(4 * head_bytes),
+        fields_max: site.limits.headers.into(),
+        idle_time_us: us(site.timeouts.keep_alive),
+        head_time_us: us(site.timeouts.request_head),
+        body_time_us: us(site.timeouts.idle),
+        response_time_us: us(site.timeouts.response),
+        ..default
     }
 }

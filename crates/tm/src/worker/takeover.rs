@@ -29,10 +29,11 @@ use std::os::fd::OwnedFd;
 
 use hitless_carry::message;
 
-use super::core_of_lane::Source;
+use super::core_of_lane::{Core, Source};
 use super::event_loop::EventLoop;
+use super::http::{Http, Up, User};
 use super::record::{FDS_PER_ITEM, Item};
-use super::{http, tcp};
+use super::{http, http2, tcp};
 use crate::clock::now_us;
 
 mod give;
@@ -48,7 +49,10 @@ const ACK_US_MAX: u64 = 1_000_000;
 /// Longer records travel in a memory file beside the packet.
 const INLINE_BYTES_MAX: usize = 64 * 1024;
 /// Records of one batch: 16 connections with four buffers of 256 KiB each.
-const BATCH_BYTES_MAX: u64 = 32 << 20;
+const BATCH_BYTES_MAX: u64 = 64 << 20;
+/// No further connection is added to a batch of so many bytes: an HTTP/2 one with a hundred stalled
+/// streams has some 20 MB.
+const BATCH_BYTES_FULL: usize = 8 << 20;
 
 const _: () = assert!(BATCH * FDS_PER_ITEM < message::FDS_MAX);
 
@@ -133,14 +137,27 @@ impl EventLoop {
             Item::Http(client, up) => {
                 core.open += 1;
                 let index = http.clients.insert(*client);
-                if let Some(mut up) = up {
-                    core.enter_member(up.member);
-                    up.client = Some(index);
-                    let at = http.ups.insert(up);
-                    let _ = core.watch(&http.ups[at].socket, Source::HttpMember(at));
-                    http.clients[index].up = Some(at);
+                if let Some(up) = up {
+                    let user = User::Client(index);
+                    http.clients[index].up = Some(insert_up(core, http, up, user));
                 }
                 http::begin(core, room, http, index);
+            }
+            Item::Front(front, exchanges) => {
+                core.open += 1;
+                let index = http.fronts.insert(*front);
+                for (mut exchange, up) in exchanges {
+                    exchange.front = index;
+                    let stream = exchange.stream;
+                    let at = http.exchanges.insert(exchange);
+                    http.fronts[index].streams.push((stream, at));
+                    if let Some(up) = up {
+                        let user = User::Exchange(at);
+                        http.exchanges[at].up = Some(insert_up(core, http, up, user));
+                        http2::put_off(core, http, at);
+                    }
+                }
+                http2::begin(core, room, http, index);
             }
             Item::Idle(up) => {
                 let member = up.member;
@@ -151,4 +168,12 @@ impl EventLoop {
             }
         }
     }
+}
+
+fn insert_up(core: &mut Core, http: &mut Http, mut up: Up, user: User) -> usize {
+    core.enter_member(up.member);
+    up.user = Some(user);
+    let at = http.ups.insert(up);
+    let _ = core.watch(&http.ups[at].socket, Source::HttpMember(at));
+    at
 }

@@ -10,7 +10,7 @@ use rustix::net::{RecvFlags, Shutdown};
 
 use super::flow::put;
 use super::{
-    Client, Closing, Http, IDLE_PER_MEMBER_MAX, LINGER_US_MAX, MEMBER_IDLE_US_MAX, Room, Up,
+    Client, Closing, Http, IDLE_PER_MEMBER_MAX, LINGER_US_MAX, MEMBER_IDLE_US_MAX, Room, Up, User,
     protect, with_context, work,
 };
 use crate::egress;
@@ -87,13 +87,8 @@ pub(super) fn obtain(core: &mut Core, http: &mut Http, index: usize) -> bool {
         let Some(member) = core.tables.choose(client.server, &client.tried) else {
             return false;
         };
-        if let Some(at) = core.tables.members[member].idle.pop() {
-            let up = &mut http.ups[at];
-            up.client = Some(index);
-            up.is_reused = true;
-            up.retry.clear();
-            client.up = Some(at);
-            core.enter_member(member);
+        if let Some(at) = take_idle(core, http, member, User::Client(index)) {
+            http.clients[index].up = Some(at);
             return true;
         }
         if open_new(core, http, index, member) {
@@ -104,28 +99,53 @@ pub(super) fn obtain(core: &mut Core, http: &mut Http, index: usize) -> bool {
 
 /// Opens a connection to a member for a client.
 pub(super) fn open_new(core: &mut Core, http: &mut Http, index: usize, member: usize) -> bool {
-    let client = &mut http.clients[index];
-    client.tried.push(member);
+    http.clients[index].tried.push(member);
+    http.clients[index].up = open_up(core, http, member, User::Client(index));
+    http.clients[index].up.is_some()
+}
+
+/// Opens a connection to a member.
+pub(in crate::worker) fn open_up(
+    core: &mut Core,
+    http: &mut Http,
+    member: usize,
+    user: User,
+) -> Option<usize> {
     core.count_member(member, Keyed::Connections, 1);
     let address = core.tables.members[member].address;
     let Ok(opened) = egress::connect(address, egress::Source::Any) else {
         core.count_member(member, Keyed::Failures, 1);
         core.count(Lane::ConnectRetries, 1);
-        return false;
+        return None;
     };
     let mut up = Up::new(opened.socket, member, !opened.is_connected, core.now_us);
-    up.client = Some(index);
+    up.user = Some(user);
     let at = http.ups.insert(up);
     if core
         .watch(&http.ups[at].socket, Source::HttpMember(at))
         .is_err()
     {
         http.ups.remove(at);
-        return false;
+        return None;
     }
-    client.up = Some(at);
     core.enter_member(member);
-    true
+    Some(at)
+}
+
+/// An idle connection to a member.
+pub(in crate::worker) fn take_idle(
+    core: &mut Core,
+    http: &mut Http,
+    member: usize,
+    user: User,
+) -> Option<usize> {
+    let at = core.tables.members[member].idle.pop()?;
+    let up = &mut http.ups[at];
+    up.user = Some(user);
+    up.is_reused = true;
+    up.retry.clear();
+    core.enter_member(member);
+    Some(at)
 }
 
 /// The member did not take the connection: nothing of the request has been sent, so another member
@@ -355,23 +375,22 @@ pub(super) fn release(core: &mut Core, http: &mut Http, index: usize, after: Aft
     let Some(at) = client.up.take() else { return };
     let is_clean =
         client.codec.unsent(Side::Member).is_empty() && client.codec.stuck(Side::Member).is_empty();
+    give_back(core, http, at, after == After::Keep && is_clean);
+}
+
+/// A member's connection has no user any more: it is kept for others or closed.
+pub(in crate::worker) fn give_back(core: &mut Core, http: &mut Http, at: usize, is_good: bool) {
     let up = &mut http.ups[at];
     let member = up.member;
     core.leave_member(member);
-    up.client = None;
+    up.user = None;
     up.retry.clear();
     // Requests on this connection need about as much again; one long head is no reason to keep it.
     up.retry.shrink_to(RETRY_BYTES_KEPT);
     up.since_us = core.now_us;
     let idle = &mut core.tables.members[member].idle;
     let has_room = idle.len() < IDLE_PER_MEMBER_MAX && !core.is_draining;
-    if after == After::Keep
-        && is_clean
-        && !up.is_at_end
-        && !up.is_hung_up
-        && !up.is_connecting
-        && has_room
-    {
+    if is_good && !up.is_at_end && !up.is_hung_up && !up.is_connecting && has_room {
         idle.push(at);
         let due_us = core.now_us + MEMBER_IDLE_US_MAX;
         core.wheel

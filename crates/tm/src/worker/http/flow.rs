@@ -17,6 +17,7 @@ use slab::Slab;
 use super::exchange::{act, fail, may_retry, note_done, request, retry};
 use super::{Client, Closing, Http, READ_BYTES_MAX, Room, Up, with_context};
 use crate::worker::core_of_lane::Core;
+use crate::worker::http2;
 use crate::worker::stats::Keyed;
 use crate::worker::trial::Point;
 
@@ -117,7 +118,11 @@ fn split<'a>(
     }
 }
 
-pub(super) fn send(socket: &OwnedFd, first: &[u8], second: &[u8]) -> Result<usize, Errno> {
+pub(in crate::worker) fn send(
+    socket: &OwnedFd,
+    first: &[u8],
+    second: &[u8],
+) -> Result<usize, Errno> {
     let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
     loop {
         let sent = if second.is_empty() {
@@ -177,6 +182,28 @@ pub(super) fn read_client(core: &mut Core, room: &mut Room, http: &mut Http, ind
             core.slot(client.slot).set_flag(IN_FLIGHT, false);
         }
         return false;
+    }
+    let client = &mut http.clients[index];
+    // Nothing but what is here was ever read: it may be the preface of HTTP/2.
+    if client.read == length as u64 && !is_end {
+        match http2::preface(&room.scratch[..length]) {
+            http2::Preface::No => {}
+            http2::Preface::Begun => {
+                // A request's first byte, as far as its time goes.
+                let _ = with_context(core, client.address, |cx| {
+                    let input = &room.scratch[..1];
+                    client.codec.step(Side::Client, cx, input, &mut room.work)
+                });
+                client
+                    .codec
+                    .keep_stuck(Side::Client, &room.scratch[..length]);
+                return length > stuck;
+            }
+            http2::Preface::Whole => {
+                http2::take_over_client(core, room, http, index, length);
+                return false;
+            }
+        }
     }
     let consumed = step_through(core, room, http, index, Side::Client, length);
     let Some(client) = http.clients.get_mut(index) else {

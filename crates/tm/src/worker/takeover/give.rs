@@ -8,14 +8,14 @@ use std::sync::atomic::Ordering;
 use hitless_carry::slots::{Kind, REGISTERED};
 use hitless_carry::{memory, message};
 
-use super::{ACK_US_MAX, BATCH, Batch, Giving, IN_FLIGHT_MAX, INLINE_BYTES_MAX};
+use super::{ACK_US_MAX, BATCH, BATCH_BYTES_FULL, Batch, Giving, IN_FLIGHT_MAX, INLINE_BYTES_MAX};
 use crate::clock::now_us;
 use crate::ledger::{Field, TAKEOVER};
 use crate::link::SNAPSHOT_LAYOUT;
 use crate::wire::{Malformed, Reader, Writer};
 use crate::worker::core_of_lane::{Source, reset_on_close};
 use crate::worker::event_loop::{EventLoop, Report};
-use crate::worker::record::Item;
+use crate::worker::record::{FDS_PER_ITEM, Item};
 
 impl EventLoop {
     pub(in crate::worker) fn begin_giving(&mut self, peer: OwnedFd) {
@@ -92,14 +92,30 @@ impl EventLoop {
     /// The next connections, out of the loop's hands: raw TCP or HTTP, not both.
     fn take_items(&mut self) -> Vec<Item> {
         let mut items = Vec::new();
-        while items.len() < BATCH {
+        let (mut fds, mut bytes) = (0, 0);
+        while items.len() < BATCH && bytes < BATCH_BYTES_FULL {
             if self.pairs.is_empty() && matches!(items.first(), Some(Item::Tcp(_))) {
                 break;
             }
+            // One place is for a memory file.
+            fds += self.next_fds();
+            if fds >= message::FDS_MAX && !items.is_empty() {
+                break;
+            }
             let Some(item) = self.take_item() else { break };
+            bytes += item.buffered();
             items.push(item);
         }
         items
+    }
+
+    /// Descriptors that the next item has at most.
+    fn next_fds(&self) -> usize {
+        if !self.pairs.is_empty() || !self.http.clients.is_empty() {
+            return FDS_PER_ITEM;
+        }
+        let front = self.http.fronts.iter().next();
+        front.map_or(1, |(_, front)| 1 + front.streams.len())
     }
 
     fn take_item(&mut self) -> Option<Item> {
@@ -125,6 +141,22 @@ impl EventLoop {
                 core.leave_member(up.member);
             }
             return Some(Item::Http(Box::new(client), up));
+        }
+        if let Some(index) = http.fronts.iter().map(|(index, _)| index).next() {
+            let mut front = http.fronts.remove(index);
+            core.unwatch(&front.socket);
+            core.open -= 1;
+            let mut exchanges = Vec::new();
+            for (_, at) in core::mem::take(&mut front.streams) {
+                let mut exchange = http.exchanges.remove(at);
+                let up = exchange.up.take().map(|at| http.ups.remove(at));
+                if let Some(up) = &up {
+                    core.unwatch(&up.socket);
+                    core.leave_member(up.member);
+                }
+                exchanges.push((exchange, up));
+            }
+            return Some(Item::Front(Box::new(front), exchanges));
         }
         let index = http.ups.iter().map(|(index, _)| index).next()?;
         let up = http.ups.remove(index);
@@ -294,11 +326,16 @@ impl EventLoop {
                 return true;
             }
             // The keeper does not have it, so nobody else can tell the client.
-            if let Item::Http(client, _) = item
-                && slot.kind() == Some(Kind::Http)
+            let socket = match item {
+                Item::Http(client, _) => Some(&client.socket),
+                Item::Front(front, _) => Some(&front.socket),
+                Item::Tcp(_) | Item::Idle(_) => None,
+            };
+            if let Some(socket) = socket
+                && matches!(slot.kind(), Some(Kind::Http | Kind::Http2))
                 && !slot.has_flag(REGISTERED)
             {
-                reset_on_close(&client.socket);
+                reset_on_close(socket);
             }
             false
         };

@@ -9,7 +9,7 @@ use hitless_carry::{memory, message};
 use super::{BATCH, BATCH_BYTES_MAX, Taking};
 use crate::clock::now_us;
 use crate::ledger::{Field, TAKEOVER};
-use crate::link::SNAPSHOT_LAYOUT;
+use crate::link::{SNAPSHOT_LAYOUT, SNAPSHOT_LAYOUT_OLDEST};
 use crate::wire::{Malformed, Reader, Writer};
 use crate::worker::core_of_lane::{Core, Source};
 use crate::worker::event_loop::{EventLoop, Report};
@@ -73,7 +73,7 @@ impl EventLoop {
         let mut r = Reader::new(bytes);
         match r.u8()? {
             1 => {
-                if r.u16()? != SNAPSHOT_LAYOUT {
+                if !(SNAPSHOT_LAYOUT_OLDEST..=SNAPSHOT_LAYOUT).contains(&r.u16()?) {
                     return Err(Malformed);
                 }
                 Ok(true)
@@ -194,13 +194,14 @@ fn count_carried(core: &Core, item: &Item) {
             ledger.add(Field::MidMessage, u64::from(pair.bytes_in_pipes() > 0));
         }
         Item::Http(client, _) => {
-            use hitless_proto::http1::Side;
             ledger.add(Field::Carried, 1);
             ledger.add(Field::MidMessage, client.is_mid_message().into());
-            let codec = &client.codec;
-            let sides = [Side::Client, Side::Member];
-            let bytes = sides.map(|side| codec.stuck(side).len() + codec.unsent(side).len());
-            ledger.add(Field::BytesBuffered, bytes.iter().sum::<usize>() as u64);
+            ledger.add(Field::BytesBuffered, item.buffered() as u64);
+        }
+        Item::Front(front, _) => {
+            ledger.add(Field::Carried, 1);
+            ledger.add(Field::MidMessage, front.is_mid_message().into());
+            ledger.add(Field::BytesBuffered, item.buffered() as u64);
         }
         Item::Idle(_) => {}
     }
