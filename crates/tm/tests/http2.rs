@@ -11,7 +11,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use common::h2::H2Client;
-use common::{Echo, HttpClient, Instance, fill, own_address, read_head, wait_for, wrong_byte};
+use common::{
+    Echo, HttpClient, Instance, Options, fill, own_address, read_head, wait_for, wrong_byte,
+};
 use hitless_proto::http2::{ErrorCode, Limits};
 use hitless_tm::control::{Outcome, Request};
 
@@ -21,7 +23,7 @@ fn site(members: &[&Echo]) -> String {
         .map(|member| format!("'{}'", member.address))
         .collect();
     format!(
-        "timeouts: {{ response: 700ms }}\npools:\n  web: {{ members: [{}] }}\nvirtual_servers:\n  \
+        "timeouts: {{ response: 3s }}\npools:\n  web: {{ members: [{}] }}\nvirtual_servers:\n  \
          web: {{ listen: '{}', protocol: http, pool: web }}\n",
         members.join(", "),
         own_address()
@@ -37,7 +39,13 @@ fn start(member: &Echo) -> (Instance, std::net::SocketAddr) {
 #[test]
 fn many_streams_share_a_connection_and_few_of_the_member_s() {
     let member = Echo::http();
-    let (instance, address) = start(&member);
+    // One event loop: each has its own connections to members.
+    let options = Options {
+        threads: 1,
+        ..Options::default()
+    };
+    let instance = Instance::start_with(&site(&[&member]), &options);
+    let address = instance.address("web");
     let mut client = H2Client::connect(address);
     let mut sizes = Vec::new();
     for round in 0..4 {
