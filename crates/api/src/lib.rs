@@ -27,11 +27,11 @@ pub use client::{BlockingClient, Client};
 pub use hitless_core::ledger::Ledger;
 
 pub use error::{ApiError, ClientError, ErrorCode};
-pub use order::{Accepted, Order, check_name};
+pub use order::{Accepted, AtDeadline, Order, check_name};
 pub use resource::{
-    AdminState, BucketRun, Change, ChangeState, ConfigState, Counters, DirectorCounters, Guest,
-    GuestPhase, Health, IngressCounters, List, Node, NodePhase, Progress, Site, Status,
-    VirtualCluster, Wait, WaitCode,
+    AdminState, BucketRun, BucketWait, Change, ChangeState, Closed, ClosedConnection, ConfigState,
+    Counters, Death, DirectorCounters, Drain, Guest, GuestPhase, Health, IngressCounters, List,
+    Node, NodePhase, Progress, Site, Status, VirtualCluster, Wait, WaitCode,
 };
 pub use server::{Answer, Call, Question, SITE_BYTES_MAX, serve};
 

@@ -19,6 +19,9 @@ pub enum Order {
         /// As of [`Order::DrainGuest`].
         #[serde(default, skip_serializing_if = "Option::is_none")]
         deadline_s: Option<u64>,
+        /// As of [`Order::DrainGuest`].
+        #[serde(default, skip_serializing_if = "AtDeadline::is_default")]
+        at_deadline: AtDeadline,
     },
     /// Drains every guest on the node; the guests stay defined. Done when none has a connection
     /// left.
@@ -27,6 +30,9 @@ pub enum Order {
         /// As of [`Order::DrainGuest`].
         #[serde(default, skip_serializing_if = "Option::is_none")]
         deadline_s: Option<u64>,
+        /// As of [`Order::DrainGuest`].
+        #[serde(default, skip_serializing_if = "AtDeadline::is_default")]
+        at_deadline: AtDeadline,
     },
     /// Ends a node's drain, at any point of it, or gives a drained node work again.
     UndrainNode { node: String },
@@ -36,9 +42,11 @@ pub enum Order {
     /// defined and running.
     DrainGuest {
         guest: String,
-        /// Seconds after which the rest is closed, counted and listed; none: as long as they last.
+        /// Seconds after which `at_deadline` says what happens; none: as long as they last.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         deadline_s: Option<u64>,
+        #[serde(default, skip_serializing_if = "AtDeadline::is_default")]
+        at_deadline: AtDeadline,
         /// Whether the guest is removed when it is empty.
         #[serde(default)]
         remove: bool,
@@ -55,6 +63,23 @@ pub enum Order {
     },
     /// Replaces the programs of every director and every ingress behind their links.
     ReplacePrograms {},
+}
+
+/// What happens when a drain's deadline has come and connections are left.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AtDeadline {
+    /// They are closed, counted and listed in the change, and the drain is done.
+    #[default]
+    Close,
+    /// None is touched: the drain fails, and what was drained serves again.
+    GiveUp,
+}
+
+impl AtDeadline {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// What an order or a new site configuration was accepted as.

@@ -159,8 +159,26 @@ pub struct BucketRun {
     pub slots: Vec<u16>,
     /// Sequence of the first bucket's row.
     pub sequence: u16,
-    /// Why the row is as it is: the change's name and the step, or `at rest`.
+    /// Why the row is as it is: what the last step was.
     pub reason: String,
+    /// What these buckets wait for; none: they are settled, where they are wished and with all
+    /// directors and guests on that row.
+    #[serde(default)]
+    pub wait: Option<BucketWait>,
+}
+
+/// What a bucket waits for before its next step.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct BucketWait {
+    pub code: WaitCode,
+    /// Whom it is waited for: names of guests, or of nodes for their directors.
+    pub objects: Vec<String>,
+    /// Connections of the bucket that have to end; none: it does not wait for any.
+    pub connections: Option<u32>,
+    /// The change for which it moves; none: for no order, as after a failure.
+    pub change: Option<String>,
+    /// A sentence for a person: what would end it.
+    pub ends_when: String,
 }
 
 /// Where a change is.
@@ -212,6 +230,75 @@ pub struct Change {
     pub failure: Option<String>,
     /// What it cost so far.
     pub ledger: Ledger,
+    /// What it closed at its deadline; none: nothing.
+    #[serde(default)]
+    pub closed: Option<Closed>,
+    /// How a drain gets on; none: it is none, or it is over.
+    #[serde(default)]
+    pub drain: Option<Drain>,
+    /// Of a change of kind `guest-died`; none: of any other.
+    #[serde(default)]
+    pub death: Option<Death>,
+}
+
+/// A guest's death, as agents saw it, whether a controller ran or not. Its change's ledger calls
+/// reset what the guest held by its last count.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Death {
+    /// The node that it ran on.
+    pub node: String,
+    /// Its number in rows.
+    pub slot: u16,
+    /// When its link was cut, as its node's kernel said; none: its agent did not run then.
+    pub cut_us: Option<u64>,
+    /// When each node's director believed it dead, by node; those that have not told are absent.
+    pub believed_us: BTreeMap<String, u64>,
+    /// When the last packet was sent to it by any director, from the programs' own timestamps.
+    pub last_packet_us: Option<u64>,
+    /// When a controller was told of it.
+    pub seen_us: u64,
+    /// When no row named it any more, and all had those rows; none: not yet.
+    pub rows_us: Option<u64>,
+    /// What it held by its last count, and when that was; none: not known.
+    pub connections: Option<u64>,
+    pub counted_us: Option<u64>,
+}
+
+/// How a drain gets on.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Drain {
+    /// Connections that its guests hold, by their last counts, half a second old at most; none: not
+    /// counted yet.
+    pub left: Option<u64>,
+    /// How many ended per second, within the last `seen_s` seconds; none: too early to tell.
+    pub ends_per_s: Option<f64>,
+    pub seen_s: u64,
+    /// When the last ends; none: that cannot be estimated. `estimate` says on what ground, or why
+    /// not.
+    pub ends_us: Option<u64>,
+    pub estimate: String,
+}
+
+/// Connections that a drain closed at its deadline.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Closed {
+    pub total: u64,
+    /// The first of each guest's, at most 256.
+    pub named: Vec<ClosedConnection>,
+    /// How many more there were, in `total` only.
+    pub left_out: u64,
+}
+
+/// A connection that was closed at a deadline.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ClosedConnection {
+    pub guest: String,
+    /// `ADDRESS:PORT`
+    pub client: String,
+    /// `ADDRESS:PORT`
+    pub server: String,
+    /// The virtual server's name; none: no virtual server has this address any more.
+    pub virtual_server: Option<String>,
 }
 
 /// Why something waits. The set is bounded: it is a label of metrics too.

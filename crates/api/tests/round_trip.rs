@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test panics where something is wrong")]
 
 use hitless_api::{
-    Accepted, Answer, ApiError, BlockingClient, Call, ClientError, ErrorCode, Ledger, List, Order,
-    Question, SITE_BYTES_MAX, Site,
+    Accepted, Answer, ApiError, AtDeadline, BlockingClient, Call, ClientError, ErrorCode, Ledger,
+    List, Order, Question, SITE_BYTES_MAX, Site,
 };
 use tokio::sync::mpsc;
 
@@ -72,6 +72,7 @@ fn orders_and_answers_pass_through() {
     let order = Order::DrainGuest {
         guest: "g2".into(),
         deadline_s: Some(20),
+        at_deadline: AtDeadline::Close,
         remove: true,
     };
     assert_eq!(client.order(&order).unwrap().change, "drain-guest-1");

@@ -15,17 +15,17 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
 use crate::error::{Error, Result};
 
-const SOCK_DIAG_BY_FAMILY: u16 = 20;
-const SOCK_DESTROY: u16 = 21;
-const NLMSG_ERROR: u16 = 2;
-const NLM_F_REQUEST: u16 = 1;
-const NLM_F_ACK: u16 = 4;
-const STATE_SYN_RECEIVED: u8 = 3;
-const IPPROTO_TCP: u8 = 6;
+pub(crate) const SOCK_DIAG_BY_FAMILY: u16 = 20;
+pub(crate) const SOCK_DESTROY: u16 = 21;
+pub(crate) const NLMSG_ERROR: u16 = 2;
+pub(crate) const NLM_F_REQUEST: u16 = 1;
+pub(crate) const NLM_F_ACK: u16 = 4;
+pub(crate) const STATE_SYN_RECEIVED: u8 = 3;
+pub(crate) const IPPROTO_TCP: u8 = 6;
 
 /// Length of a netlink header, and of a request or an answer's fixed part behind it.
-const HEADER: usize = 16;
-const REQUEST: usize = 56;
+pub(crate) const HEADER: usize = 16;
+pub(crate) const REQUEST: usize = 56;
 /// Where a socket's cookie lies in a request; in an answer it lies 4 bytes earlier.
 const COOKIE: usize = 48;
 const ANSWER_COOKIE: usize = COOKIE - 4;
@@ -37,12 +37,7 @@ pub(crate) fn remove(flows: &[Flow]) -> Result<usize> {
 }
 
 fn remove_all(flows: &[Flow]) -> io::Result<usize> {
-    let socket = rustix::net::socket_with(
-        AddressFamily::NETLINK,
-        SocketType::DGRAM,
-        SocketFlags::CLOEXEC,
-        Some(SOCK_DIAG),
-    )?;
+    let socket = open()?;
     let mut removed = 0;
     for flow in flows {
         // The kernel falls back to the listener if there is no entry. So it is asked first what it
@@ -59,6 +54,17 @@ fn remove_all(flows: &[Flow]) -> io::Result<usize> {
     Ok(removed)
 }
 
+/// A socket that asks about the sockets of the calling thread's network namespace.
+pub(crate) fn open() -> io::Result<OwnedFd> {
+    let socket = rustix::net::socket_with(
+        AddressFamily::NETLINK,
+        SocketType::DGRAM,
+        SocketFlags::CLOEXEC,
+        Some(SOCK_DIAG),
+    )?;
+    Ok(socket)
+}
+
 /// The cookie of the flow's half-open entry; `None` if there is none.
 fn half_open_cookie(socket: &OwnedFd, flow: &Flow) -> io::Result<Option<[u8; 8]>> {
     let answer = match ask(socket, SOCK_DIAG_BY_FAMILY, 0, flow, NO_COOKIE) {
@@ -73,7 +79,7 @@ fn half_open_cookie(socket: &OwnedFd, flow: &Flow) -> io::Result<Option<[u8; 8]>
     })
 }
 
-fn is_gone(error: &io::Error) -> bool {
+pub(crate) fn is_gone(error: &io::Error) -> bool {
     use rustix::io::Errno;
     let gone = [Errno::NOENT, Errno::STALE].map(Errno::raw_os_error);
     error
@@ -113,8 +119,13 @@ fn ask(
     }
     request.extend([0; 4]);
     request.extend(cookie);
+    exchange(socket, &request)
+}
+
+/// Sends a request, and receives its one answer. A refusal is the error that the kernel names.
+pub(crate) fn exchange(socket: &OwnedFd, request: &[u8]) -> io::Result<Vec<u8>> {
     debug_assert_eq!(request.len(), HEADER + REQUEST);
-    rustix::net::send(socket, &request, SendFlags::empty())?;
+    rustix::net::send(socket, request, SendFlags::empty())?;
 
     let mut answer = vec![0; 8_192];
     let (length, _) = rustix::net::recv(socket, &mut answer[..], RecvFlags::empty())?;

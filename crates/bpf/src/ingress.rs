@@ -18,6 +18,7 @@ use crate::address::{AddressKind, Owner};
 use crate::counters::Counters;
 use crate::error::{Error, Result, checked};
 use crate::half_open;
+use crate::held::{self, HeldSocket};
 use crate::hop::Hop;
 use crate::links::{AttachMode, Attached, Links};
 use crate::mapped::{Mapped, Marks};
@@ -260,6 +261,25 @@ impl Ingress {
     /// were; other sockets stay.
     pub fn remove_half_open(&self, flows: &[Flow]) -> Result<usize> {
         half_open::remove(flows)
+    }
+
+    /// What the kernel of the calling thread's network namespace holds of this virtual cluster's
+    /// addresses, connection by connection.
+    pub fn held(&self) -> Result<Vec<HeldSocket>> {
+        let addresses = self.addresses()?;
+        let is_ours = |held: &HeldSocket| {
+            addresses
+                .iter()
+                .any(|(address, _)| *address == held.flow.destination)
+        };
+        let mut held = held::all()?;
+        held.retain(is_ours);
+        Ok(held)
+    }
+
+    /// Aborts these, with a reset to their clients. Answers those that were still there.
+    pub fn abort(&self, held: &[HeldSocket]) -> Result<Vec<HeldSocket>> {
+        held::abort(held)
     }
 
     pub fn counters(&self) -> Result<Counters> {

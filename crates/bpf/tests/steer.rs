@@ -445,6 +445,26 @@ fn counts_are_what_the_kernel_holds_as_root() {
     }
     assert_eq!(live.cookies_sent, 2);
 
+    // The same, one by one, with who is a connection and who is not.
+    let held = || host.namespace.run(|| ingress.held().unwrap()).unwrap();
+    let mut found = held();
+    found.sort_by_key(|one| one.flow);
+    let mut expected: Vec<_> = host
+        .flows
+        .iter()
+        .filter(|held| is_live(held))
+        .map(|held| {
+            let is = |state| held.state == state;
+            (held.flow, is(State::HalfOpen), is(State::OrphanInFinWait2))
+        })
+        .collect();
+    expected.sort();
+    let found: Vec<_> = found
+        .iter()
+        .map(|one| (one.flow, one.is_half_open, one.is_over))
+        .collect();
+    assert_eq!(found, expected);
+
     // Only half-open entries are removed, whatever else is named.
     let flows: Vec<_> = host.flows.iter().map(|held| held.flow).collect();
     let remove = || {
@@ -459,4 +479,15 @@ fn counts_are_what_the_kernel_holds_as_root() {
         let expected = u64::from(is_live(held) && held.state != State::HalfOpen);
         assert_eq!(live.of(bucket(&held.flow)), expected, "{held:?}");
     }
+
+    // What is named by its cookie is ended, and only once.
+    let rest = held();
+    let abort = || {
+        host.namespace
+            .run(|| ingress.abort(&rest).unwrap())
+            .unwrap()
+    };
+    assert_eq!(abort(), rest);
+    assert_eq!(count().total(), 0);
+    assert_eq!(abort(), []);
 }

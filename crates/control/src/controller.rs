@@ -16,9 +16,12 @@
 
 mod acquaintance;
 mod api;
+mod buckets;
 pub mod cluster;
+mod events;
 mod look;
 mod nodes;
+mod pace;
 pub mod records;
 mod show;
 pub mod table_store;
@@ -43,6 +46,7 @@ use crate::link::table::{LinkTable, Linked};
 use crate::link::{self, LinkEvent};
 use crate::message::{CONTROLLER_NODE, FromNode, NodeReport, Orders, ToNode};
 use acquaintance::Met;
+use pace::Pace;
 use records::{Records, RecordsError};
 
 /// Where agents link, within the run folder.
@@ -148,6 +152,8 @@ pub struct Controller {
     seen: LinkTable<Seen>,
     /// The table's status at the last look: it takes a walk over 65,536 buckets.
     status: Status,
+    /// How fast connections end, by drain's name.
+    paces: BTreeMap<String, Pace>,
     /// Who did not know whom at the last look.
     met: Met,
     look_due: Instant,
@@ -194,6 +200,7 @@ impl Controller {
             reachable: BTreeSet::new(),
             seen: LinkTable::default(),
             status,
+            paces: BTreeMap::new(),
             met: Met::default(),
             look_due: Instant::now(),
         })

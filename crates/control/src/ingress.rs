@@ -9,7 +9,11 @@
 //! so that a scan of many sockets delays no lease. After a kill it comes back by the orders that it
 //! kept in a file and the rows that the plane kept, with or without its agent.
 //!
+//! Where a drain's deadline has come, the worker ends what the kernel still holds ([`ending`]).
+//!
 //! Not here: any decision about rows, and any knowledge of BPF.
+
+mod ending;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
@@ -25,10 +29,11 @@ use crate::lease::{DATAGRAM_BYTES_MAX, Seal};
 use crate::link::hello::Hello;
 use crate::link::{self, Address, LinkEvent};
 use crate::message::{
-    FromIngress, IngressOrders, IngressReport, Known, NODE_GUEST, Peer, ToIngress,
+    Ended, FromIngress, IngressOrders, IngressReport, Known, NODE_GUEST, Peer, ToIngress,
 };
 use crate::plane::{Count, IngressPlane, Result, Unstored};
 use crate::{clock, file, priority};
+use ending::Ending;
 
 /// How often an ingress reports when nothing changes.
 const REPORT_EVERY: Duration = Duration::from_millis(500);
@@ -37,6 +42,8 @@ const EVENTS_MAX: usize = 1_024;
 
 /// Events that are taken before the clock is looked at again: some milliseconds' worth.
 const EVENTS_TOGETHER: usize = 32;
+/// How often it looks for what is left to end, where a deadline has come.
+const END_EVERY: Duration = Duration::from_millis(200);
 /// A plane that could not be set up is set up again after this.
 const SET_UP_AGAIN: Duration = Duration::from_secs(1);
 
@@ -76,6 +83,7 @@ enum Event {
     Counted(Ticket, Result<Count>),
     SetUp(Result<Known>),
     Replaced(u64, Result<()>),
+    Ended(Result<Ended>),
     Stop,
 }
 
@@ -87,6 +95,8 @@ enum Work {
     ),
     Count(Ticket),
     Replace(u64),
+    /// For this change.
+    EndAll(u64),
 }
 
 /// An ingress that is ready to run.
@@ -125,6 +135,9 @@ struct Running {
     known: Known,
     bpf_generation: u64,
     replacing: bool,
+    /// When to end again what is there, where it is told to. None: the worker is about it.
+    end_due: Option<Instant>,
+    ended: Option<Ended>,
 }
 
 impl Ingress {
@@ -259,8 +272,28 @@ impl Ingress {
                 }
                 self.report_due = Instant::now();
             }
+            Event::Ended(result) => {
+                if let Some(running) = &mut self.running {
+                    running.end_due = Some(Instant::now() + END_EVERY);
+                }
+                match result {
+                    Ok(ended) => self.ended(ended),
+                    Err(error) => self.failed(&error.to_string()),
+                }
+            }
             Event::Stop => {}
         }
+    }
+
+    fn ended(&mut self, ended: Ended) {
+        let Some(running) = &mut self.running else {
+            return;
+        };
+        if running.ended.as_ref() != Some(&ended) {
+            tracing::info!(total = ended.total, "ended connections at a deadline");
+            self.report_due = Instant::now();
+        }
+        running.ended = Some(ended);
     }
 
     fn failed(&mut self, error: &str) {
@@ -292,6 +325,9 @@ impl Ingress {
             running.replacing = true;
             let _ = running.worker.send(Work::Replace(orders.bpf_generation));
         }
+        if orders.ends_for.is_none() {
+            running.ended = None;
+        }
         running.orders = orders;
         if self.kept.as_ref() != Some(&running.orders) {
             self.kept = Some(running.orders.clone());
@@ -308,7 +344,8 @@ impl Ingress {
         let seal = Seal::new(orders.key);
         let (worker, work) = channel();
         let (its_plane, events) = (Arc::clone(&plane), self.stop.0.clone());
-        std::thread::spawn(move || do_work(&*its_plane, &work, &events));
+        let ending = Ending::new(self.options.orders_file.with_extension("ended.json"));
+        std::thread::spawn(move || do_work(&*its_plane, ending, &work, &events));
         let _ = worker.send(Work::SetUp(Box::new(orders.clone())));
         let mut sockets = Vec::new();
         for address in &orders.addresses {
@@ -331,6 +368,8 @@ impl Ingress {
             known: Known::default(),
             bpf_generation,
             replacing: false,
+            end_due: Some(Instant::now()),
+            ended: None,
         })
     }
 
@@ -378,6 +417,13 @@ impl Ingress {
                 let orders = Box::new(running.orders.clone());
                 let _ = running.worker.send(Work::SetUp(orders));
             }
+        }
+        if let Some(running) = &mut self.running
+            && let Some(change) = running.orders.ends_for
+            && running.end_due.is_some_and(|due| due <= Instant::now())
+        {
+            running.end_due = None;
+            let _ = running.worker.send(Work::EndAll(change));
         }
         if self.report_due <= Instant::now() {
             self.report_due = Instant::now() + REPORT_EVERY;
@@ -440,6 +486,7 @@ impl Ingress {
             report.known = running.known.clone();
             report.counters = running.plane.counters();
             report.bpf_generation = running.bpf_generation;
+            report.ended.clone_from(&running.ended);
         }
         if let Some(link) = &self.link {
             link.send(FromIngress::Report(report));
@@ -490,7 +537,12 @@ fn send(link: Option<&link::Sender<FromIngress>>, message: FromGuest) {
 }
 
 /// The worker: what may block, in order.
-fn do_work(plane: &dyn IngressPlane, work: &Receiver<Work>, events: &SyncSender<Event>) {
+fn do_work(
+    plane: &dyn IngressPlane,
+    mut ending: Ending,
+    work: &Receiver<Work>,
+    events: &SyncSender<Event>,
+) {
     priority::ordinary();
     let mut unstored = Unstored::default();
     while let Ok(work) = work.recv() {
@@ -501,6 +553,7 @@ fn do_work(plane: &dyn IngressPlane, work: &Receiver<Work>, events: &SyncSender<
             }
             Work::Count(ticket) => Event::Counted(ticket, plane.count()),
             Work::Replace(generation) => Event::Replaced(generation, plane.replace()),
+            Work::EndAll(change) => Event::Ended(ending.end_all(plane, change)),
         };
         if events.send(event).is_err() {
             return;

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::link::hello::Protocol;
 use crate::link::wire::{Message, Tail, pack};
+use crate::plane::Connection;
 
 /// Controller and node agent.
 pub const CONTROLLER_NODE: Protocol = Protocol {
@@ -68,6 +69,9 @@ pub struct GuestOrder {
     /// It is being drained: its clients are told to close, where their protocol can say so.
     #[serde(default)]
     pub is_draining: bool,
+    /// The deadline of this change has come: whatever it still holds is ended, and named.
+    #[serde(default)]
+    pub ends_for: Option<u64>,
 }
 
 /// A guest that others forward to.
@@ -160,8 +164,36 @@ pub struct NodeReport {
     pub bpf_generation: u64,
     /// It has left: nothing of it directs any more.
     pub has_left: bool,
+    /// What this agent has seen of guests' deaths, the last [`DEATHS_KEPT`].
+    #[serde(default)]
+    pub deaths: Vec<DeathSeen>,
     /// What does not work, by object.
     pub faults: BTreeMap<String, String>,
+}
+
+/// Deaths that an agent remembers: those of a node with all its guests, for a controller that was
+/// away.
+pub const DEATHS_KEPT: usize = 64;
+
+/// What an agent has seen of a guest's death. Times are microseconds since 1970.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct DeathSeen {
+    pub slot: GuestSlot,
+    /// When this node's director believed it dead.
+    pub believed_us: Option<u64>,
+    /// When its link was cut. None: it ran on another node, or nobody saw that.
+    pub cut_us: Option<u64>,
+    /// The last packet that this node's director sent to it.
+    pub last_packet_us: Option<u64>,
+    /// What it held by its last count. None: it ran on another node, or never counted.
+    pub held: Option<Held>,
+}
+
+/// What a guest held, and when it counted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Held {
+    pub connections: u64,
+    pub counted_us: u64,
 }
 
 /// A BPF program behind a link.
@@ -202,7 +234,26 @@ pub struct GuestReport {
     /// What the last upgrade cost.
     pub upgrade_ledger: Option<Ledger>,
     pub bpf_generation: u64,
+    /// What it ended at a deadline. None: it was not told to.
+    #[serde(default)]
+    pub ended: Option<Ended>,
 }
+
+/// Connections that a guest ended because a change's deadline had come.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Ended {
+    /// The change's number.
+    pub change: u64,
+    pub total: u64,
+    /// The first of them, at most [`ENDED_NAMED_MAX`].
+    pub named: Vec<Connection>,
+    /// At the last look there was nothing left to end.
+    pub is_all: bool,
+}
+
+/// Connections that are named: 256 of some 60 bytes are 15 KiB in each report until the guest is
+/// drained.
+pub const ENDED_NAMED_MAX: usize = 256;
 
 /// Node agent to a guest's ingress.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -233,6 +284,9 @@ pub struct IngressOrders {
     pub directors: BTreeMap<DirectorId, IpAddr>,
     pub lease_port: u16,
     pub bpf_generation: u64,
+    /// As of [`GuestOrder::ends_for`].
+    #[serde(default)]
+    pub ends_for: Option<u64>,
 }
 
 /// A guest's ingress to its node agent.
@@ -258,6 +312,8 @@ pub struct IngressReport {
     pub bpf_generation: u64,
     /// What does not work.
     pub fault: Option<String>,
+    #[serde(default)]
+    pub ended: Option<Ended>,
 }
 
 fn pack_to_guest(message: &mut ToGuest, tail: &mut Vec<u8>) {

@@ -34,7 +34,7 @@ use std::time::{Duration, Instant};
 use hitless_core::row::{Bucket, GuestSlot, Row};
 use hitless_core::table::agent::{Action, Agent, Input, Trust};
 use hitless_core::table::guest::Ticket;
-use hitless_core::table::message::DirectorId;
+use hitless_core::table::message::{DirectorId, FromGuest};
 use hitless_core::time::Time;
 use rustix::net::RecvFlags;
 
@@ -437,6 +437,9 @@ impl Node {
                     }
                     FromIngress::Table(message) => {
                         if let Some(slot) = guest.ready {
+                            if let FromGuest::Live { connections, .. } = &message {
+                                self.deaths.note_count(slot, *connections);
+                            }
                             self.say(FromNode::Guest { slot, message });
                         }
                     }
@@ -444,7 +447,8 @@ impl Node {
                         let is_news = guest.report.known != report.known
                             || guest.report.bpf_generation != report.bpf_generation
                             || guest.report.program != report.program
-                            || guest.report.fault != report.fault;
+                            || guest.report.fault != report.fault
+                            || guest.report.ended != report.ended;
                         guest.report = report;
                         if is_news {
                             self.report_due = Instant::now();
@@ -620,6 +624,7 @@ impl Node {
                 }
                 Action::Believe { dead } => {
                     tracing::info!(?dead, "believes dead");
+                    self.deaths.note_believed(&dead);
                     if let Err(error) = self.plane.believe(&dead) {
                         tracing::error!(%error, "cannot mark the dead");
                     }

@@ -1,14 +1,15 @@
 //! What the drivers need of a data plane, so that they can be tested without one.
 //!
 //! The real one is [`crate::bpf`]; what a test uses instead lies with the test. Calls of `store`,
-//! `count`, `set_up` and `replace` may block for the milliseconds of a grace period or a scan, and
+//! `count`, `held`, `end_all`, `set_up` and `replace` may block for the milliseconds of a grace period or a scan, and
 //! are made by one thread; all others return at once, and may be made meanwhile.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use hitless_core::row::{Bucket, GuestSlot, Row};
 use hitless_core::table::message::DirectorId;
+use serde::{Deserialize, Serialize};
 
 use crate::message::{AttachedProgram, Cluster, IngressOrders};
 
@@ -100,6 +101,13 @@ pub struct Count {
     pub connections: u64,
 }
 
+/// A connection of a guest, by its two addresses as its client sees them.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub struct Connection {
+    pub client: SocketAddr,
+    pub server: SocketAddr,
+}
+
 /// A guest's ingress.
 pub trait IngressPlane: Send + Sync {
     /// Takes VIPs and peers, attaches the interface. May be repeated with changed ones.
@@ -112,6 +120,14 @@ pub trait IngressPlane: Send + Sync {
 
     /// Counts what the kernel holds now.
     fn count(&self) -> Result<Count>;
+
+    /// The connections that the kernel holds now, without entries that are none yet, or none any
+    /// more.
+    fn held(&self) -> Result<Vec<Connection>>;
+
+    /// Ends all that the kernel holds now, with a reset to each client. Answers the connections
+    /// among them, as [`Self::held`] has them.
+    fn end_all(&self) -> Result<Vec<Connection>>;
 
     /// The stack may answer until then, by `CLOCK_BOOTTIME`.
     fn lease(&self, until_us: u64);

@@ -5,13 +5,15 @@
 #![allow(clippy::unwrap_used, reason = "a test panics where something is wrong")]
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use hitless_api::{BlockingClient, ChangeState, GuestPhase, Order, Status, WaitCode};
+use hitless_api::{
+    AtDeadline, BlockingClient, BucketRun, Change, ChangeState, GuestPhase, Order, Status, WaitCode,
+};
 use hitless_control::controller::cluster::SiteFacts;
 use hitless_control::controller::{self, Controller};
 use hitless_control::ingress::{self, Ingress};
@@ -21,7 +23,9 @@ use hitless_control::node::guests::{GuestPlan, GuestRunner, Running};
 use hitless_control::node::managers::{Looked, ManagerControl};
 use hitless_control::node::ways::Underlay;
 use hitless_control::node::{self, Node, Parts};
-use hitless_control::plane::{Count, DirectorPlane, IngressPlane, PlaneError, Result, Way};
+use hitless_control::plane::{
+    Connection, Count, DirectorPlane, IngressPlane, PlaneError, Result, Way,
+};
 use hitless_core::flow::FlowKey;
 use hitless_core::ledger::Ledger;
 use hitless_core::row::{BUCKETS, Bucket, GuestSlot, Row};
@@ -143,6 +147,25 @@ impl IngressPlane for FakeIngress {
             .collect();
         let connections = live.iter().map(|(_, held)| u64::from(*held)).sum();
         Ok(Count { live, connections })
+    }
+
+    fn held(&self) -> Result<Vec<Connection>> {
+        let live = self.0.live.lock().unwrap();
+        let connection = |(bucket, number): (&Bucket, u32)| Connection {
+            client: SocketAddr::from(([10, 9, (bucket.0 >> 8) as u8, 2], number as u16)),
+            server: SocketAddr::from(([203, 0, 113, 10], 80)),
+        };
+        Ok(live
+            .iter()
+            .flat_map(|(bucket, held)| (0..*held).map(move |number| (bucket, number)))
+            .map(connection)
+            .collect())
+    }
+
+    fn end_all(&self) -> Result<Vec<Connection>> {
+        let held = self.held()?;
+        self.0.live.lock().unwrap().clear();
+        Ok(held)
     }
 
     fn lease(&self, _: u64) {}
@@ -424,6 +447,7 @@ impl TestCluster {
                 _ => Ok(SiteFacts {
                     vips: vec!["203.0.113.10".parse().unwrap()],
                     servers: Vec::new(),
+                    names: [("203.0.113.10:80".parse().unwrap(), "raw".to_owned())].into(),
                 }),
             }),
         };
@@ -471,6 +495,34 @@ impl TestCluster {
             guest: guest.into(),
             node: node.into(),
         });
+    }
+
+    /// The guest's kernel holds exactly these connections.
+    fn hold(&self, guest: &str, node: usize, live: &[(Bucket, u32)]) {
+        let guests = self.nodes[node].machine.guests.lock().unwrap();
+        *guests[guest].tables.live.lock().unwrap() = live.iter().copied().collect();
+    }
+
+    /// The rows that the first node's director has.
+    fn table(&self) -> Vec<Row> {
+        self.nodes[0].machine.director.rows.lock().unwrap().clone()
+    }
+
+    /// A bucket that the guest leads.
+    fn bucket_of(&self, guest: &str) -> Bucket {
+        let slot = self.client.guest(guest).unwrap().slot;
+        let leads = |row: &Row| row.head().map(GuestSlot::number) == slot;
+        Bucket(self.table().iter().position(leads).unwrap() as u16)
+    }
+
+    /// Waits until a change is over.
+    fn over(&self, change: &str) -> Change {
+        self.until(change, |_| {
+            self.client
+                .change(change)
+                .is_ok_and(|change| change.state.is_over())
+        });
+        self.client.change(change).unwrap()
     }
 
     fn until(&self, what: &str, holds: impl Fn(&Status) -> bool) -> Status {
@@ -570,26 +622,13 @@ fn a_cluster_lives_through_its_changes() {
     cluster.check_rest(&["g1", "g2", "g3"]);
 
     // A drain waits for the last connection, says so, and can be called back.
-    let held = |guest: &str, node: usize, live: &[(Bucket, u32)]| {
-        let guests = cluster.nodes[node].machine.guests.lock().unwrap();
-        *guests[guest].tables.live.lock().unwrap() = live.iter().copied().collect();
-    };
-    let table = cluster.nodes[0]
-        .machine
-        .director
-        .rows
-        .lock()
-        .unwrap()
-        .clone();
-    let g2 = cluster.client.guest("g2").unwrap().slot;
-    let of_g2 = table
-        .iter()
-        .position(|row| row.head().map(GuestSlot::number) == g2)
-        .unwrap();
-    held("g2", 1, &[(Bucket(of_g2 as u16), 3)]);
+    let held = |guest: &str, node: usize, live: &[(Bucket, u32)]| cluster.hold(guest, node, live);
+    let of_g2 = cluster.bucket_of("g2");
+    held("g2", 1, &[(of_g2, 3)]);
     let drain = Order::DrainGuest {
         guest: "g2".into(),
         deadline_s: None,
+        at_deadline: AtDeadline::Close,
         remove: false,
     };
     let change = cluster.order(drain.clone());
@@ -607,8 +646,37 @@ fn a_cluster_lives_through_its_changes() {
         cluster.client.guest("g2").unwrap().phase,
         GuestPhase::Draining
     );
+    // Each bucket says for itself: one waits, for whom and for which change; all others are settled.
+    cluster.until("but one settled", |_| {
+        let runs = cluster.client.buckets().unwrap().items;
+        let waiting: Vec<_> = runs.iter().filter(|run| run.wait.is_some()).collect();
+        let is_it = |run: &BucketRun| (run.first, run.last) == (of_g2.0, of_g2.0);
+        matches!(waiting[..], [one] if is_it(one))
+    });
+    let bucket = cluster.client.bucket(of_g2.0).unwrap();
+    let wait = bucket.wait.unwrap();
+    assert_eq!(wait.code, WaitCode::ConnectionsLive);
+    assert_eq!(
+        (wait.objects, wait.connections),
+        (vec!["g2".to_owned()], Some(3))
+    );
+    assert_eq!(wait.change.as_ref(), Some(&change));
+    assert_eq!(
+        wait.ends_when,
+        "the 3 connections that g2 holds of it have ended"
+    );
+    // It is behind the head: whoever leads, it is another.
+    let behind = bucket.row.iter().position(|name| name == "g2");
+    assert!(behind.is_some_and(|at| at > 0), "{:?}", bucket.row);
+    let settled = cluster.client.bucket(of_g2.0.wrapping_add(1)).unwrap();
+    assert_eq!(
+        (settled.wait, settled.row.contains(&"g2".to_owned())),
+        (None, false)
+    );
     cluster.client.call_back(&change).unwrap();
     cluster.settled();
+    let runs = cluster.client.buckets().unwrap().items;
+    assert!(runs.iter().all(|run| run.wait.is_none()), "{runs:?}");
     assert_eq!(
         cluster.client.change(&change).unwrap().state,
         ChangeState::CalledBack
@@ -670,6 +738,92 @@ fn a_cluster_lives_through_its_changes() {
     cluster.settled();
 }
 
+/// What a drain's deadline does with endless connections, as it was ordered.
+#[test]
+fn a_deadline_closes_and_names_what_is_left_or_gives_up() {
+    let mut cluster = TestCluster::new();
+    cluster.port += 2;
+    cluster.add_node("n1");
+    cluster.add_node("n2");
+    cluster.client.put_site("good").unwrap();
+    cluster.add_guest("g1", "n1");
+    cluster.add_guest("g2", "n2");
+    cluster.settled();
+    let drain = |at_deadline, deadline_s, remove| Order::DrainGuest {
+        guest: "g2".into(),
+        deadline_s: Some(deadline_s),
+        at_deadline,
+        remove,
+    };
+
+    // Given up: nothing is closed, and it serves again.
+    cluster.hold("g2", 1, &[(cluster.bucket_of("g2"), 2)]);
+    let change = cluster.over(&cluster.order(drain(AtDeadline::GiveUp, 1, false)));
+    assert_eq!(change.state, ChangeState::Failed);
+    let failure = change.failure.unwrap();
+    assert!(
+        failure.contains("2 connections were left on guest g2"),
+        "{failure}"
+    );
+    assert_eq!((change.ledger.reset, change.closed), (0, None));
+    cluster.settled();
+    assert_eq!(
+        cluster.client.guest("g2").unwrap().phase,
+        GuestPhase::Serving
+    );
+    cluster.check_rest(&["g1", "g2"]);
+
+    // Closed: the two are named, and the guest stays, drained.
+    let change = cluster.order(drain(AtDeadline::Close, 4, false));
+    // While it runs, it says how it gets on: they do not end by themselves, the deadline is an end.
+    cluster.until("counting", |_| {
+        let drain = cluster.client.change(&change).unwrap().drain;
+        drain.is_some_and(|drain| {
+            drain.left == Some(2)
+                && drain.ends_per_s == Some(0.0)
+                && drain.estimate == "the deadline ends it"
+        })
+    });
+    let change = cluster.over(&change);
+    assert_eq!(change.state, ChangeState::Done);
+    assert_eq!((change.ledger.connections, change.ledger.reset), (2, 2));
+    change.ledger.check().unwrap();
+    let closed = change.closed.unwrap();
+    assert_eq!(
+        (closed.total, closed.named.len(), closed.left_out),
+        (2, 2, 0)
+    );
+    for one in &closed.named {
+        assert_eq!(one.guest, "g2");
+        assert!(one.client.starts_with("10.9."), "{one:?}");
+        assert_eq!(one.server, "203.0.113.10:80");
+        assert_eq!(one.virtual_server.as_deref(), Some("raw"));
+    }
+    assert_eq!(change.drain, None);
+    assert_eq!(
+        cluster.client.guest("g2").unwrap().phase,
+        GuestPhase::Drained
+    );
+
+    // More than are named, and the guest goes.
+    cluster.order(Order::UndrainGuest { guest: "g2".into() });
+    cluster.settled();
+    cluster.hold("g2", 1, &[(cluster.bucket_of("g2"), 300)]);
+    let change = cluster.over(&cluster.order(drain(AtDeadline::Close, 1, true)));
+    assert_eq!(
+        (change.state, change.ledger.reset),
+        (ChangeState::Done, 300)
+    );
+    let closed = change.closed.unwrap();
+    assert_eq!(
+        (closed.total, closed.named.len(), closed.left_out),
+        (300, 256, 44)
+    );
+    cluster.settled();
+    assert!(cluster.client.guest("g2").is_err());
+    cluster.check_rest(&["g1"]);
+}
+
 #[test]
 fn agents_and_guests_come_back() {
     let mut cluster = TestCluster::new();
@@ -685,13 +839,47 @@ fn agents_and_guests_come_back() {
 
     // A guest whose power is cut comes back as another kernel, with another slot.
     let before = slot("g2");
+    cluster.hold("g2", 1, &[(cluster.bucket_of("g2"), 7)]);
+    cluster.until("counted", |_| {
+        cluster
+            .client
+            .guest("g2")
+            .is_ok_and(|g2| g2.live == Some(7))
+    });
+    // Agents' reports of what was counted come twice a second.
     cluster.nodes[1].machine.kill_guest("g2");
     cluster.until("another slot", |_| {
         slot("g2").is_some_and(|now| Some(now) != before)
     });
     cluster.settled();
     cluster.check_rest(&["g1", "g2"]);
-
+    // Its death is a change that nobody ordered, with what it cost and when it was seen.
+    let changes = cluster.client.changes().unwrap().items;
+    let deaths: Vec<_> = changes
+        .iter()
+        .filter(|one| one.kind == "guest-died")
+        .collect();
+    let [died] = deaths[..] else {
+        panic!("{deaths:?}")
+    };
+    assert_eq!(
+        (died.object.as_deref(), died.state),
+        (Some("g2"), ChangeState::Done)
+    );
+    assert_eq!((died.ledger.connections, died.ledger.reset), (7, 7));
+    died.ledger.check().unwrap();
+    let death = died.death.as_ref().unwrap();
+    assert_eq!((death.node.as_str(), Some(death.slot)), ("n2", before));
+    assert_eq!(death.connections, Some(7));
+    let nodes: Vec<&str> = death.believed_us.keys().map(String::as_str).collect();
+    assert_eq!(nodes, ["n1", "n2"], "{death:?}");
+    assert!(
+        death
+            .believed_us
+            .values()
+            .all(|at| Some(*at) <= death.rows_us),
+        "{death:?}"
+    );
     // An agent that comes back adopts its director's rows, and orders nothing anew.
     let rows = cluster.nodes[0]
         .machine
@@ -712,6 +900,7 @@ fn agents_and_guests_come_back() {
     let change = cluster.order(Order::RemoveNode {
         node: "n2".into(),
         deadline_s: None,
+        at_deadline: AtDeadline::Close,
     });
     cluster.until("gone", |_| {
         cluster

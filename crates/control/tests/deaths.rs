@@ -162,6 +162,7 @@ impl Agent {
             let order = GuestOrder {
                 slot: Some((boot, guest)),
                 is_draining: false,
+                ends_for: None,
             };
             ("g1".to_owned(), order)
         });

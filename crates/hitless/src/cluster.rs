@@ -1,25 +1,25 @@
 //! The verbs of a cluster: each one or a few calls of the controller's API.
 
-use std::io::{IsTerminal, Write};
+mod watch;
+
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use hitless_api::{
-    AdminState, BlockingClient, Change, ChangeState, ClientError, ConfigState, ErrorCode, Guest,
-    Health, Node, Order, Wait,
+    AdminState, AtDeadline, BlockingClient, ChangeState, ClientError, ConfigState, ErrorCode,
+    Guest, Health, Node, Order, Wait,
 };
 use serde::Serialize;
 
 use crate::exit::{Exit, Failure};
 use crate::output;
 use crate::table::{self, Cell, Tone};
+use watch::{Watch, follow, follow_until};
 
 /// Where a controller is when nobody says.
 pub(crate) const CONTROLLER_FOLDER: &str = "/run/hitless/controller";
-/// How often a change that is watched is looked at.
-const WATCH_INTERVAL: Duration = Duration::from_millis(200);
 
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Which {
@@ -77,13 +77,46 @@ pub(crate) struct ApplyOptions {
 }
 
 #[derive(Args, Clone, Debug)]
-struct Watch {
-    /// Follow the change until it is over
-    #[arg(long)]
-    watch: bool,
-    /// How long to follow it; it goes on after that
-    #[arg(long, value_name = "TIME", value_parser = crate::order::duration, requires = "watch")]
-    timeout: Option<Duration>,
+struct Deadline {
+    /// How long connections may go on
+    #[arg(
+        id = "deadline",
+        long,
+        value_name = "TIME",
+        value_parser = crate::order::duration
+    )]
+    after: Option<Duration>,
+    /// What then becomes of those that are left
+    #[arg(
+        long,
+        value_name = "WHAT",
+        default_value = "close",
+        requires = "deadline"
+    )]
+    at_deadline: Then,
+}
+
+impl Deadline {
+    /// A part of a second counts as one: nobody is given less time than was asked for.
+    fn seconds(&self) -> Option<u64> {
+        self.after
+            .map(|time| time.as_secs() + u64::from(time.subsec_nanos() > 0))
+    }
+
+    fn then(&self) -> AtDeadline {
+        match self.at_deadline {
+            Then::Close => AtDeadline::Close,
+            Then::GiveUp => AtDeadline::GiveUp,
+        }
+    }
+}
+
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+enum Then {
+    /// They are closed, counted and named
+    Close,
+    /// They go on, and the drain fails
+    GiveUp,
 }
 
 #[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
@@ -109,9 +142,8 @@ pub(crate) struct AddOptions {
 pub(crate) struct RemoveOptions {
     kind: Thing,
     name: String,
-    /// After this, connections that are left are closed, and counted
-    #[arg(long, value_name = "TIME", value_parser = crate::order::duration)]
-    deadline: Option<Duration>,
+    #[command(flatten)]
+    deadline: Deadline,
     #[command(flatten)]
     watch: Watch,
     #[command(flatten)]
@@ -122,9 +154,8 @@ pub(crate) struct RemoveOptions {
 pub(crate) struct DrainOptions {
     /// A guest or a node
     name: String,
-    /// After this, connections that are left are closed, and counted
-    #[arg(long, value_name = "TIME", value_parser = crate::order::duration)]
-    deadline: Option<Duration>,
+    #[command(flatten)]
+    deadline: Deadline,
     /// Remove the guest when it is empty
     #[arg(long)]
     remove: bool,
@@ -240,7 +271,7 @@ pub(crate) fn get(options: &GetOptions) -> Result<Exit> {
                 options,
                 "bucket",
                 runs,
-                &["BUCKETS", "ROW", "SEQUENCE", "REASON"],
+                &["BUCKETS", "ROW", "SEQUENCE", "WHY", "WAITS UNTIL", "FOR"],
                 |run| {
                     (
                         &NONE,
@@ -254,6 +285,11 @@ pub(crate) fn get(options: &GetOptions) -> Result<Exit> {
                             run.row.join(" > ").into(),
                             run.sequence.into(),
                             run.reason.clone().into(),
+                            match &run.wait {
+                                None => Cell::toned("settled", Tone::Good),
+                                Some(wait) => Cell::toned(wait.ends_when.clone(), Tone::Doubtful),
+                            },
+                            maybe(run.wait.as_ref().and_then(|wait| wait.change.as_ref())).into(),
                         ],
                     )
                 },
@@ -262,6 +298,10 @@ pub(crate) fn get(options: &GetOptions) -> Result<Exit> {
         }
         Kind::Changes => {
             let changes = client.changes().map_err(explain)?.items;
+            let meant = changes
+                .iter()
+                .find(|change| Some(change.name.as_str()) == name);
+            let more = meant.map(watch::more_of).unwrap_or_default();
             let heading = ["NAME", "OBJECT", "STATE", "PROGRESS", "WAITS FOR", "LEDGER"];
             show(
                 options,
@@ -299,7 +339,11 @@ pub(crate) fn get(options: &GetOptions) -> Result<Exit> {
                     )
                 },
                 name,
-            )
+            )?;
+            if options.output == Form::Table {
+                output::print(&more)?;
+            }
+            Ok(Exit::Done)
         }
         Kind::VirtualCluster => {
             let clusters = client.virtual_clusters().map_err(explain)?.items;
@@ -381,15 +425,18 @@ pub(crate) fn add(options: &AddOptions) -> Result<Exit> {
 }
 
 pub(crate) fn remove(options: &RemoveOptions) -> Result<Exit> {
-    let (name, deadline_s) = (options.name.clone(), seconds(options.deadline));
+    let (name, deadline_s) = (options.name.clone(), options.deadline.seconds());
+    let at_deadline = options.deadline.then();
     let order = match options.kind {
         Thing::Node => Order::RemoveNode {
             node: name,
             deadline_s,
+            at_deadline,
         },
         Thing::Guest => Order::DrainGuest {
             guest: name,
             deadline_s,
+            at_deadline,
             remove: true,
         },
     };
@@ -397,19 +444,23 @@ pub(crate) fn remove(options: &RemoveOptions) -> Result<Exit> {
 }
 
 pub(crate) fn drain(options: &DrainOptions) -> Result<Exit> {
-    let (name, deadline_s) = (options.name.clone(), seconds(options.deadline));
+    let (name, deadline_s) = (options.name.clone(), options.deadline.seconds());
+    let at_deadline = options.deadline.then();
     let order = match kind_of(&options.which, &name)? {
         Thing::Node if options.remove => Order::RemoveNode {
             node: name,
             deadline_s,
+            at_deadline,
         },
         Thing::Node => Order::DrainNode {
             node: name,
             deadline_s,
+            at_deadline,
         },
         Thing::Guest => Order::DrainGuest {
             guest: name,
             deadline_s,
+            at_deadline,
             remove: options.remove,
         },
     };
@@ -486,6 +537,7 @@ fn scaling(nodes: &[Node], guests: &[Guest], count: usize) -> Result<Vec<Order>>
         orders.push(Order::DrainGuest {
             guest,
             deadline_s: None,
+            at_deadline: AtDeadline::Close,
             remove: true,
         });
     }
@@ -521,91 +573,6 @@ fn kind_of(which: &Which, name: &str) -> Result<Thing> {
     }
     let message = format!("there is no guest and no node named \"{name}\"");
     Err(Failure::new(Exit::Failed, message).into())
-}
-
-/// Follows a change, if asked to: a line that changes on a terminal, a line per change of it when
-/// piped.
-fn follow(client: &BlockingClient, name: &str, watch: &Watch) -> Result<Exit> {
-    let until = watch.timeout.map(|timeout| Instant::now() + timeout);
-    follow_until(client, name, watch.watch, until)
-}
-
-fn follow_until(
-    client: &BlockingClient,
-    name: &str,
-    watches: bool,
-    until: Option<Instant>,
-) -> Result<Exit> {
-    if !watches {
-        output::print(&format!("{name}\n"))?;
-        return Ok(Exit::Done);
-    }
-    let is_terminal = std::io::stderr().is_terminal();
-    if is_terminal {
-        eprintln!("(Ctrl-C stops watching, not the change; `hitless get changes {name}` shows it)");
-    }
-    let mut last = String::new();
-    loop {
-        // A controller that is being restarted is no reason to stop watching.
-        match client.change(name) {
-            Ok(change) => {
-                let line = line_of(&change);
-                if line != last {
-                    let mut stderr = std::io::stderr().lock();
-                    let _ = match is_terminal {
-                        true => write!(stderr, "\r\x1b[K{line}"),
-                        false => writeln!(stderr, "{line}"),
-                    };
-                    last = line;
-                }
-                if change.state.is_over() {
-                    if is_terminal {
-                        eprintln!();
-                    }
-                    output::print(&format!(
-                        "{}: {}; {}\n",
-                        change.name,
-                        word(&change.state),
-                        change.ledger
-                    ))?;
-                    return match (change.state, change.failure) {
-                        (ChangeState::Done, _) => Ok(Exit::Done),
-                        (_, Some(failure)) => Err(Failure::new(Exit::Failed, failure).into()),
-                        (_, None) => Ok(Exit::Failed),
-                    };
-                }
-            }
-            Err(
-                ClientError::Unreachable { .. } | ClientError::Broken(_) | ClientError::TimedOut(_),
-            ) => {}
-            Err(error) => return Err(explain(error).into()),
-        }
-        if until.is_some_and(|until| until <= Instant::now()) {
-            return Ok(Exit::StillRunning);
-        }
-        std::thread::sleep(WATCH_INTERVAL);
-    }
-}
-
-fn line_of(change: &Change) -> String {
-    let Change {
-        name,
-        progress,
-        waits,
-        ..
-    } = change;
-    let waits = if waits.is_empty() {
-        String::new()
-    } else {
-        format!("  waits until {}", reasons(waits))
-    };
-    format!(
-        "{name}  {}  {}/{} {}{waits}",
-        word(&change.state),
-        progress.done,
-        progress.total,
-        progress.unit
-    )
 }
 
 fn reasons(waits: &[Wait]) -> String {
@@ -695,10 +662,6 @@ fn joined(names: &[String]) -> String {
     } else {
         names.join(",")
     }
-}
-
-fn seconds(time: Option<Duration>) -> Option<u64> {
-    time.map(|time| time.as_secs())
 }
 
 #[cfg(test)]

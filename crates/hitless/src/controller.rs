@@ -72,6 +72,9 @@ fn read_site(text: &str) -> Result<SiteFacts, String> {
             facts.vips.push(address);
         }
         facts
+            .names
+            .insert(server.listen, server.name.as_str().to_owned());
+        facts
             .servers
             .push(format!("{}/{}", server.listen, server.protocol.name()));
     }

@@ -4,311 +4,26 @@
 
 #![allow(clippy::unwrap_used, reason = "a test panics where something is wrong")]
 
+mod bench;
+
+use std::collections::BTreeSet;
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use hitless_api::{BlockingClient, ChangeState, Order};
-use hitless_net::{
-    Namespace, Netlink, NextHop, Offload, Prefix, Route, VethEnd, attach_pass, set_offload,
-};
-
-const PATIENCE: Duration = Duration::from_secs(60);
-const VIP: &str = "203.0.113.10:80";
-const SITE: &str = "
-pools:
-  echo:
-    members: [10.9.0.2:9001]
-virtual_servers:
-  raw: { listen: 203.0.113.10:80, protocol: tcp, pool: echo }
-";
-
-/// The whole machinery; taken down when it goes, also in a panic.
-struct Bench {
-    prefix: String,
-    folder: tempfile::TempDir,
-    controller: Option<Child>,
-    nodes: [Option<Child>; 2],
-    client: Namespace,
-    router: Namespace,
-    api: BlockingClient,
-}
-
-impl Drop for Bench {
-    fn drop(&mut self) {
-        let children = self
-            .nodes
-            .iter_mut()
-            .chain([&mut self.controller])
-            .filter_map(Option::take);
-        children.for_each(kill);
-        for name in Namespace::list(&self.prefix).unwrap_or_default() {
-            if let Ok(namespace) = Namespace::open(&name) {
-                for pid in namespace.processes().unwrap_or_default() {
-                    let pid = rustix::process::Pid::from_raw(pid as i32).unwrap();
-                    let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
-                }
-            }
-            let _ = Namespace::delete(&name);
-        }
-        for node in ["pins1", "pins2"] {
-            let pins = self.folder.path().join(node);
-            let _ = rustix::mount::unmount(&pins, rustix::mount::UnmountFlags::DETACH);
-        }
-    }
-}
-
-fn kill(mut child: Child) {
-    let _ = child.kill();
-    let _ = child.wait();
-}
-
-fn prefix(text: &str) -> Prefix {
-    text.parse().unwrap()
-}
-
-/// A link between two namespaces, both ends with an address and up.
-fn link(one: (&Namespace, &str, &str), other: (&Namespace, &str, &str)) {
-    let mut netlink = Netlink::open(one.0).unwrap();
-    let ends = [one, other].map(|(namespace, name, _)| VethEnd {
-        namespace,
-        name,
-        mac: None,
-    });
-    netlink.add_veth(ends[0], ends[1], 1_600).unwrap();
-    for (namespace, name, address) in [one, other] {
-        let mut netlink = Netlink::open(namespace).unwrap();
-        netlink.add_address(name, prefix(address)).unwrap();
-        netlink.set_up(name).unwrap();
-        netlink.set_up("lo").unwrap();
-        set_offload(namespace, name, Offload::SendChecksum, false).unwrap();
-    }
-}
-
-fn route(namespace: &Namespace, to: &str, interface: &str, gateway: &str) {
-    let hop = NextHop::via(interface, gateway.parse().unwrap());
-    Netlink::open(namespace)
-        .unwrap()
-        .replace_route(&Route::new(prefix(to), vec![hop]))
-        .unwrap();
-}
-
-impl Bench {
-    fn new() -> Self {
-        let name = format!("hlct{}-", std::process::id());
-        let namespace = |role: &str| Namespace::create(&format!("{name}{role}")).unwrap();
-        let (client, router) = (namespace("c"), namespace("r"));
-        let folder = tempfile::tempdir().unwrap();
-        let api = BlockingClient::new(folder.path().join("c").join(hitless_api::SOCKET_NAME));
-        let bench = Self {
-            prefix: name.clone(),
-            folder,
-            controller: None,
-            nodes: [None, None],
-            client,
-            router,
-            api,
-        };
-        link(
-            (&bench.client, "eth0", "10.9.0.2/24"),
-            (&bench.router, "c", "10.9.0.1/24"),
-        );
-        route(&bench.client, "0.0.0.0/0", "eth0", "10.9.0.1");
-        bench.router.set("ipv4/ip_forward", "1").unwrap();
-        for number in [1, 2] {
-            let node = namespace(&format!("n{number}"));
-            let (here, there) = (format!("10.8.{number}.2"), format!("10.8.{number}.1"));
-            let interface = format!("n{number}");
-            link(
-                (&node, "up0", &format!("{here}/24")),
-                (&bench.router, &interface, &format!("{there}/24")),
-            );
-            // What the director sends back out of its uplink arrives only at a peer with a program.
-            attach_pass(&mut Netlink::open(&bench.router).unwrap(), &interface).unwrap();
-            route(&node, "0.0.0.0/0", "up0", &there);
-            route(
-                &bench.router,
-                &format!("10.1.{number}.0/24"),
-                &interface,
-                &here,
-            );
-        }
-        bench.direct_by(1);
-        bench
-    }
-
-    /// The router sends packets for the VIP to this node alone.
-    fn direct_by(&self, number: u8) {
-        route(
-            &self.router,
-            "203.0.113.10/32",
-            &format!("n{number}"),
-            &format!("10.8.{number}.2"),
-        );
-    }
-
-    fn program(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_hitless"));
-        let log = std::fs::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(self.folder.path().join("log"));
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log.unwrap());
-        command
-    }
-
-    fn start_controller(&mut self) {
-        let mut command = self.program();
-        command
-            .arg("controller")
-            .arg("--run-dir")
-            .arg(self.folder.path().join("c"));
-        self.controller = Some(command.spawn().unwrap());
-    }
-
-    fn start_node(&mut self, number: u8) {
-        let namespace = Namespace::open(&format!("{}n{number}", self.prefix)).unwrap();
-        let path = |name: String| self.folder.path().join(name);
-        let mut command = self.program();
-        command.args([
-            "node",
-            "--name",
-            &format!("n{number}"),
-            "--uplink",
-            "up0",
-            "--mtu",
-            "1600",
-        ]);
-        command.args([
-            "--address",
-            &format!("10.8.{number}.2"),
-            "--guest-prefix",
-            &format!("10.1.{number}.0/24"),
-        ]);
-        command.arg("--run-dir").arg(path(format!("n{number}")));
-        command.arg("--pins").arg(path(format!("pins{number}")));
-        command.arg("--controller").arg(path("c/nodes.sock".into()));
-        command.args(["--guest-namespaces", &format!("{}n{number}g-", self.prefix)]);
-        let child = namespace.place(&mut command).spawn().unwrap();
-        self.nodes[usize::from(number) - 1] = Some(child);
-    }
-
-    fn until<T>(&self, what: &str, look: impl Fn() -> Option<T>) -> T {
-        let begun = Instant::now();
-        loop {
-            if let Some(found) = look() {
-                return found;
-            }
-            if begun.elapsed() > PATIENCE {
-                let log =
-                    std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
-                panic!("not {what}: {:#?}\n{log}", self.api.status());
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
-
-    fn settled(&self) {
-        self.until("settled", || {
-            self.api.status().ok().filter(|status| status.settled)
-        });
-    }
-
-    fn done(&self, order: Order) {
-        let change = self.api.order(&order).unwrap().change;
-        self.until(&change, || {
-            let change = self.api.change(&change).ok()?;
-            assert_ne!(change.state, ChangeState::Failed, "{change:?}");
-            (change.state == ChangeState::Done).then_some(())
-        });
-        self.settled();
-    }
-}
-
-/// A client that sends and checks bytes until it is told to stop.
-struct Stream {
-    thread: std::thread::JoinHandle<std::io::Result<u64>>,
-}
-
-fn stream(
-    client: &Namespace,
-    number: u64,
-    stop: &Arc<AtomicBool>,
-    turns: &Arc<AtomicU64>,
-) -> Stream {
-    let mut socket = client.run(|| TcpStream::connect(VIP).unwrap()).unwrap();
-    socket
-        .set_read_timeout(Some(Duration::from_secs(10)))
-        .unwrap();
-    let (stop, turns) = (Arc::clone(stop), Arc::clone(turns));
-    let thread = std::thread::spawn(move || {
-        let mut turn = 0;
-        while !stop.load(Ordering::Relaxed) {
-            let message = format!("{number:08}{turn:08}");
-            socket.write_all(message.as_bytes())?;
-            let mut answer = [0; 16];
-            socket.read_exact(&mut answer)?;
-            assert_eq!(answer, message.as_bytes());
-            turn += 1;
-            turns.fetch_add(1, Ordering::Relaxed);
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        Ok(turn)
-    });
-    Stream { thread }
-}
-
-fn serve_echo(client: &Namespace) {
-    let listener = client
-        .run(|| TcpListener::bind("10.9.0.2:9001").unwrap())
-        .unwrap();
-    std::thread::spawn(move || {
-        for mut socket in listener.incoming().flatten() {
-            std::thread::spawn(move || {
-                let mut reading = socket.try_clone().unwrap();
-                let _ = std::io::copy(&mut reading, &mut socket);
-            });
-        }
-    });
-}
-
-fn pid_in(path: &Path) -> Option<u32> {
-    std::fs::read_to_string(path)
-        .ok()?
-        .split_whitespace()
-        .next()?
-        .parse()
-        .ok()
-}
+use bench::{Bench, Stream, VIP, kill, pid_in, stream};
+use hitless_api::{AtDeadline, Order};
+use hitless_net::{Namespace, Netlink};
 
 #[test]
 fn connections_live_through_a_cluster_s_changes_root() {
-    if !rustix::process::geteuid().is_root() {
-        eprintln!("skipped: needs root for network namespaces and BPF");
+    let Some(mut bench) = Bench::new() else {
         return;
-    }
-    let mut bench = Bench::new();
-    serve_echo(&bench.client);
-    bench.start_controller();
-    bench.until("answering", || bench.api.status().ok());
-    bench.api.put_site(SITE).unwrap();
-    for number in [1, 2] {
-        bench.start_node(number);
-        bench.done(Order::AddNode {
-            node: format!("n{number}"),
-        });
-    }
-    bench.done(Order::AddGuest {
-        guest: "g1".into(),
-        node: "n1".into(),
-    });
+    };
+    bench.start(&["g1"]);
 
     let (stop, turns) = (
         Arc::new(AtomicBool::new(false)),
@@ -325,10 +40,7 @@ fn connections_live_through_a_cluster_s_changes_root() {
     };
     goes_on(&bench);
     // A guest joins, on the other node; packets come by the other director.
-    bench.done(Order::AddGuest {
-        guest: "g2".into(),
-        node: "n2".into(),
-    });
+    bench.add_guest("g2", 2);
     bench.direct_by(2);
     goes_on(&bench);
     // The first guest is drained; its connections live on behind the second chance; it is called
@@ -338,6 +50,7 @@ fn connections_live_through_a_cluster_s_changes_root() {
         .order(&Order::DrainGuest {
             guest: "g1".into(),
             deadline_s: None,
+            at_deadline: AtDeadline::Close,
             remove: false,
         })
         .unwrap();
@@ -405,4 +118,219 @@ fn connections_live_through_a_cluster_s_changes_root() {
         "nothing went along a row: {counters:?}"
     );
     assert_eq!(sum("answered"), 0, "{counters:?}");
+}
+
+/// Two endless streams at a guest that is drained with a deadline: it names them, its ledger is the
+/// clients' tally, and nobody else is touched.
+#[test]
+fn a_deadline_ends_endless_streams_by_name_root() {
+    let Some(mut bench) = Bench::new() else {
+        return;
+    };
+    bench.start(&["g1"]);
+    let (stop, turns) = (
+        Arc::new(AtomicBool::new(false)),
+        Arc::new(AtomicU64::new(0)),
+    );
+    let ended: Vec<Stream> = (0..2)
+        .map(|number| stream(&bench.client, number, &stop, &turns))
+        .collect();
+    bench.add_guest("g2", 2);
+    let drain = bench
+        .hitless(&["drain", "g1", "--deadline", "6s", "--remove", "--watch"])
+        .spawn()
+        .unwrap();
+    bench.until("out of the lead", || {
+        let guest = bench.api.guest("g1").ok()?;
+        (guest.buckets_owned == 0 && guest.buckets_standby <= 2).then_some(())
+    });
+    let other = stream(&bench.client, 9, &stop, &turns);
+    // The buckets of the two say what they wait for, and all others are settled.
+    let buckets = bench.hitless(&["get", "buckets"]).output().unwrap();
+    let buckets = String::from_utf8(buckets.stdout).unwrap();
+    let waiting: Vec<&str> = buckets
+        .lines()
+        .skip(1)
+        .filter(|line| !line.contains("  settled  "))
+        .collect();
+    let is_of_g1 = |line: &&str| {
+        line.contains("g2 > g1")
+            && line.contains("the connection that g1 holds of it has ended")
+            && line.contains("  drain-guest-")
+    };
+    assert!(
+        matches!(waiting.len(), 1 | 2) && waiting.iter().all(is_of_g1),
+        "{buckets}"
+    );
+    let drain = drain.wait_with_output().unwrap();
+    let (said, watched) = (
+        String::from_utf8(drain.stdout).unwrap(),
+        String::from_utf8(drain.stderr).unwrap(),
+    );
+    assert!(drain.status.success(), "{said}{watched}");
+    // How it went on: a rate, and no made-up end.
+    assert!(
+        watched.contains("2 connections left, 0.0 end per second")
+            && watched.contains("(the deadline ends it)"),
+        "{watched}"
+    );
+    // The clients' own tally.
+    let froms: Vec<_> = ended.iter().map(|stream| stream.from).collect();
+    for stream in ended {
+        let error = stream.thread.join().unwrap().unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "{error}");
+    }
+    assert!(said.contains(", 2 reset;"), "{said}");
+    assert!(
+        said.contains("closed at the deadline: 2 connections\n"),
+        "{said}"
+    );
+    let log = bench.log();
+    for from in &froms {
+        let line = format!("  {from} to raw ({VIP}), on g1\n");
+        assert!(said.contains(&line), "{line} is not in {said}");
+        let is_event = |line: &str| {
+            line.contains("closed at the deadline") && line.contains(&from.to_string())
+        };
+        assert!(log.lines().any(is_event), "{from} is not in {log}");
+    }
+    let name = said.split(':').next().unwrap();
+    let change = bench.api.change(name).unwrap();
+    assert_eq!(change.ledger.reset, 2);
+    change.ledger.check().unwrap();
+    assert_eq!(
+        change.closed.as_ref().map(|closed| closed.named.len()),
+        Some(2)
+    );
+    let get = bench.hitless(&["get", "changes", name]).output().unwrap();
+    let get = String::from_utf8(get.stdout).unwrap();
+    assert!(get.contains(&format!("  {} to raw", froms[0])), "{get}");
+    bench.settled();
+    assert!(bench.api.guest("g1").is_err());
+
+    // Whoever was elsewhere goes on.
+    let before = turns.load(Ordering::Relaxed);
+    bench.until("going on", || {
+        (turns.load(Ordering::Relaxed) > before + 20).then_some(())
+    });
+    stop.store(true, Ordering::Relaxed);
+    assert!(other.thread.join().unwrap().unwrap() > 0);
+}
+
+/// A guest dies while no controller runs: its own connections are lost, no other, and no new one is
+/// refused. The controller that comes back tells of it, with the times that the agents saw.
+#[test]
+fn a_guest_that_dies_costs_its_own_connections_root() {
+    let Some(mut bench) = Bench::new() else {
+        return;
+    };
+    bench.start(&["g1", "g2"]);
+    let (stop, turns) = (
+        Arc::new(AtomicBool::new(false)),
+        Arc::new(AtomicU64::new(0)),
+    );
+    let streams: Vec<Stream> = (0..40)
+        .map(|number| stream(&bench.client, number, &stop, &turns))
+        .collect();
+    let g2 = bench.namespace_of("n2", "g2");
+    let held = bench.until("counted", || {
+        let live = |guest| bench.api.guest(guest).ok()?.live;
+        (live("g1")? + live("g2")? == 40).then(|| held_by(&g2))
+    });
+    assert!(!held.is_empty() && held.len() < 40, "{held:?}");
+
+    bench.controller.take().into_iter().for_each(kill);
+    cut_off(&g2);
+    // New ones for as long as a new controller needs to be told, and longer: none is refused.
+    let begun = Instant::now();
+    let mut new = 0;
+    while begun.elapsed() < Duration::from_secs(4) {
+        let mut socket = bench
+            .client
+            .run(|| TcpStream::connect(VIP))
+            .unwrap()
+            .unwrap();
+        socket
+            .set_read_timeout(Some(Duration::from_secs(10)))
+            .unwrap();
+        socket.write_all(b"new").unwrap();
+        let mut answer = [0; 3];
+        socket.read_exact(&mut answer).unwrap();
+        assert_eq!(&answer, b"new");
+        new += 1;
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(new >= 20, "only {new} in 4 s");
+    let others = turns.load(Ordering::Relaxed);
+    bench.start_controller();
+    let died = bench.until("told of", || {
+        let changes = bench.api.changes().ok()?.items;
+        let died = changes
+            .into_iter()
+            .find(|change| change.kind == "guest-died");
+        died.filter(|died| died.state.is_over())
+    });
+    bench.settled();
+
+    assert_eq!(died.object.as_deref(), Some("g2"));
+    assert_eq!(died.ledger.reset, held.len() as u64, "{died:?}");
+    let death = died.death.as_ref().unwrap();
+    assert_eq!(death.connections, Some(held.len() as u64), "{death:?}");
+    let cut = death.cut_us.unwrap();
+    let believed = death.believed_us.values().max().copied().unwrap();
+    assert_eq!(death.believed_us.len(), 2, "{death:?}");
+    // Before any controller was told, and with nobody's packets after it.
+    assert!(believed < death.seen_us, "{death:?}");
+    assert!(believed.saturating_sub(cut) < 2_000_000, "{death:?}");
+    let last = death.last_packet_us.unwrap();
+    assert!(last.saturating_sub(cut) < 2_000_000, "{death:?}");
+    assert!(death.rows_us.is_some_and(|at| at >= believed), "{death:?}");
+    let get = bench
+        .hitless(&["get", "changes", &died.name])
+        .output()
+        .unwrap();
+    let get = String::from_utf8(get.stdout).unwrap();
+    assert!(get.contains("its link was cut (on n2, slot"), "{get}");
+    assert!(bench.log().contains("a guest died"), "{}", bench.log());
+
+    // The clients' tally: exactly the streams that its kernel held do not go on.
+    bench.until("going on", || {
+        (turns.load(Ordering::Relaxed) > others + 100).then_some(())
+    });
+    stop.store(true, Ordering::Relaxed);
+    for stream in streams {
+        let (from, result) = (stream.from, stream.thread.join().unwrap());
+        assert_eq!(result.is_err(), held.contains(&from), "{from}: {result:?}");
+    }
+}
+
+/// The clients of the VIP that a guest's kernel holds.
+fn held_by(guest: &Namespace) -> BTreeSet<SocketAddr> {
+    let pid = guest.processes().unwrap()[0];
+    let table = std::fs::read_to_string(format!("/proc/{pid}/net/tcp")).unwrap();
+    let address = |text: &str| {
+        let (address, port) = text.split_once(':').unwrap();
+        let address = u32::from_str_radix(address, 16).unwrap().to_ne_bytes();
+        let port = u16::from_str_radix(port, 16).unwrap();
+        SocketAddr::from((address, port))
+    };
+    let lines = table.lines().skip(1).map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        (address(fields[1]), address(fields[2]), fields[3] == "01")
+    });
+    let vip: SocketAddr = VIP.parse().unwrap();
+    lines
+        .filter(|(own, _, is_established)| *own == vip && *is_established)
+        .map(|(_, client, _)| client)
+        .collect()
+}
+
+/// Cuts a guest's link and kills all in it, as a machine that lost its power.
+fn cut_off(guest: &Namespace) {
+    Netlink::open(guest).unwrap().set_down("eth0").unwrap();
+    for pid in guest.processes().unwrap() {
+        if let Some(pid) = rustix::process::Pid::from_raw(pid as i32) {
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        }
+    }
 }

@@ -1,18 +1,18 @@
 //! A guest's ingress by the BPF program.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
-use hitless_bpf::{AddressKind, Adoption, Hop, Identity, Ingress, LiveCounts, Vni};
+use hitless_bpf::{AddressKind, Adoption, HeldSocket, Hop, Identity, Ingress, LiveCounts, Vni};
 use hitless_core::row::{BUCKETS, Bucket, GuestSlot, Row};
 use hitless_core::table::message::DirectorId;
 
 use super::{attached, failed, ifindex};
 use crate::clock;
 use crate::message::{AttachedProgram, IngressOrders};
-use crate::plane::{Count, IngressPlane, PlaneError, Result};
+use crate::plane::{Connection, Count, IngressPlane, PlaneError, Result};
 
 /// How long a SYN cookie that was sent may be answered: the kernel takes it as long.
 const COOKIE_US: u64 = 120_000_000;
@@ -145,6 +145,21 @@ impl IngressPlane for BpfIngress {
         Ok(Count { live, connections })
     }
 
+    fn held(&self) -> Result<Vec<Connection>> {
+        let held = self.ingress().held().map_err(failed)?;
+        Ok(held.iter().filter_map(connection).collect())
+    }
+
+    fn end_all(&self) -> Result<Vec<Connection>> {
+        let ingress = self.ingress();
+        let ended = ingress.abort(&ingress.held().map_err(failed)?);
+        Ok(ended
+            .map_err(failed)?
+            .iter()
+            .filter_map(connection)
+            .collect())
+    }
+
     fn lease(&self, until_us: u64) {
         self.ingress().set_lease(until_us.saturating_mul(1_000));
     }
@@ -215,6 +230,16 @@ impl BpfIngress {
             .cookies_rose_us
             .is_some_and(|rose| now_us < rose.saturating_add(COOKIE_US))
     }
+}
+
+/// None: it is not a connection yet, or not any more.
+fn connection(held: &HeldSocket) -> Option<Connection> {
+    let flow = held.flow;
+    let is_one = !held.is_half_open && !held.is_over;
+    is_one.then(|| Connection {
+        client: SocketAddr::new(flow.source, flow.source_port),
+        server: SocketAddr::new(flow.destination, flow.destination_port),
+    })
 }
 
 /// An address of ours and one of theirs of the same family.

@@ -12,11 +12,13 @@
 //! reads the table's status.
 
 mod advance;
+pub(super) mod death;
+mod drain;
 mod orders;
 mod progress;
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use hitless_core::table::controller::{GuestStatus, Status};
 use hitless_core::table::step::Standing;
@@ -25,6 +27,7 @@ use super::records::Records;
 use crate::message::{GuestReport, NodeReport};
 
 pub use advance::advance;
+pub use drain::left;
 pub use orders::{apply, call_back, order};
 pub use progress::{is_of_rows, progress, waits};
 
@@ -37,6 +40,8 @@ pub struct SiteFacts {
     pub vips: Vec<IpAddr>,
     /// `ADDRESS:PORT/PROTOCOL` of each virtual server.
     pub servers: Vec<String>,
+    /// Names of virtual servers by where they listen.
+    pub names: BTreeMap<SocketAddr, String>,
 }
 
 /// What is seen.

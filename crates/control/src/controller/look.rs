@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use hitless_core::assign::Unit;
-use hitless_core::table::controller::{GuestPolicy, Input, Policy, State, Wanted};
+use hitless_core::row::GuestSlot;
+use hitless_core::table::controller::{GuestPolicy, GuestRecord, Input, Policy, State, Wanted};
 use hitless_core::table::message::{DirectorId, Party};
 
 use super::acquaintance::Acquaintance;
 use super::cluster::{self, View};
-use super::records::{self, GuestWanted, NodeWanted, Records, RecordsError};
-use super::{Controller, ControllerError, LOOK_EVERY, LOOK_SHARE, Seen};
+use super::records::{self, ChangeOutcome, GuestWanted, NodeWanted, Records, RecordsError};
+use super::{Controller, ControllerError, LOOK_EVERY, LOOK_SHARE, Seen, events};
 use crate::clock;
 use crate::message::NodeReport;
 
@@ -28,9 +29,31 @@ impl Controller {
             self.status = self.table.status();
         }
         self.tell_nodes();
+        self.note_paces();
         // On a busy machine looking must not be what keeps it busy.
         self.look_due = Instant::now() + LOOK_EVERY.max(began.elapsed() * LOOK_SHARE);
         Ok(())
+    }
+
+    fn note_paces(&mut self) {
+        let mut paces = std::mem::take(&mut self.paces);
+        let view = self.view();
+        let open = self.records.changes.values();
+        let open = open.filter(|change| change.outcome == ChangeOutcome::Open);
+        let left: BTreeMap<&str, u64> = open
+            .filter_map(|change| {
+                let left = cluster::left(&self.records, &view, change)??;
+                Some((change.name.as_str(), left))
+            })
+            .collect();
+        paces.retain(|name, _| left.contains_key(name.as_str()));
+        for (name, left) in left {
+            paces
+                .entry(name.to_owned())
+                .or_default()
+                .note(view.now_us, left);
+        }
+        self.paces = paces;
     }
 
     pub(super) fn view(&self) -> View<'_> {
@@ -69,6 +92,7 @@ impl Controller {
 
     /// What others have to be told of what was seen goes into the records.
     fn take_in(&self, new: &mut Records) {
+        let mut dead = Vec::new();
         for seen in self.seen.values() {
             let Some(node) = new.nodes.get_mut(&seen.name) else {
                 continue;
@@ -98,11 +122,16 @@ impl Controller {
             if !report.is_complete {
                 continue;
             }
-            for (name, guest) in new
-                .guests
-                .iter_mut()
-                .filter(|(_, guest)| guest.node == seen.name)
-            {
+            let own = new.guests.iter_mut();
+            for (name, guest) in own.filter(|(_, guest)| guest.node == seen.name) {
+                let boot = report.guests.get(name).map(|running| running.boot);
+                if guest.boot.is_some() && guest.boot != boot && guest.wanted != GuestWanted::Remove
+                {
+                    dead.extend(
+                        self.named_kernel(name, guest.boot)
+                            .map(|slot| (name.clone(), slot)),
+                    );
+                }
                 match report.guests.get(name) {
                     Some(running) => {
                         guest.boot = Some(running.boot);
@@ -112,9 +141,23 @@ impl Controller {
                 }
             }
         }
+        let view = self.view();
+        for (guest, slot) in dead {
+            cluster::death::open(new, &view, &guest, slot);
+        }
+    }
+
+    /// The slot of this kernel of a guest, if rows name it. None: nothing is lost with it.
+    fn named_kernel(&self, name: &str, boot: Option<u64>) -> Option<GuestSlot> {
+        let is_it = |known: &GuestRecord| known.name == name && Some(known.boot) == boot;
+        let mut slots = self.slots.iter();
+        let (slot, _) = slots.find(|(_, known)| is_it(known))?;
+        let named = self.status.guests.get(slot).map_or(0, |guest| guest.named);
+        (named > 0).then_some(*slot)
     }
 
     pub(super) fn write(&mut self, new: Records) -> Result<(), ControllerError> {
+        let open = events::open_changes(&self.records);
         match self
             .records
             .write(&mut *self.options.store, &mut self.at, new)
@@ -125,7 +168,11 @@ impl Controller {
                     Records::load(&mut *self.options.store, || (self.options.new_key)())?;
                 Ok(())
             }
-            other => Ok(other?),
+            other => {
+                other?;
+                events::tell_ended(&open, &self.records);
+                Ok(())
+            }
         }
     }
 

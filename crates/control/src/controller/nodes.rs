@@ -125,6 +125,7 @@ fn is_news(old: &NodeReport, new: &NodeReport) -> bool {
     let bare = |report: &NodeReport| {
         let mut bare = NodeReport {
             counters: BTreeMap::new(),
+            deaths: Vec::new(),
             at_us: 0,
             ..report.clone()
         };

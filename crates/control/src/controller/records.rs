@@ -2,17 +2,19 @@
 //! was seen that others have to be told before it is seen again.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
-use hitless_api::Order;
+use hitless_api::{AtDeadline, Order};
 use hitless_core::flow::FlowKey;
 use hitless_core::ledger::Ledger;
+use hitless_core::row::GuestSlot;
 use hitless_core::table::message::DirectorId;
 use hitless_store::document::{self, Document};
 use hitless_store::{Compare, Operation, Revision, Store, StoreError, Transaction};
 use serde::{Deserialize, Serialize};
 
-use crate::message::Programs;
+use crate::message::{Held, Programs};
+use crate::plane::Connection;
 
 const CLUSTER: &str = "v1/cluster";
 const SITE: &str = "v1/site";
@@ -42,6 +44,9 @@ pub struct SiteRecord {
     pub vips: Vec<IpAddr>,
     /// `ADDRESS:PORT/PROTOCOL` of each virtual server.
     pub servers: Vec<String>,
+    /// Names of virtual servers by where they listen.
+    #[serde(default)]
+    pub names: BTreeMap<SocketAddr, String>,
 }
 
 /// What is wanted of a node.
@@ -93,6 +98,10 @@ pub struct GuestRecord {
     /// The boot that was last seen to run, and its addresses.
     pub boot: Option<u64>,
     pub addresses: Vec<IpAddr>,
+    /// The number of the change whose deadline has come: what the guest still holds is ended for
+    /// it. None: none has.
+    #[serde(default)]
+    pub ends_for: Option<u64>,
 }
 
 /// What a change is about.
@@ -102,6 +111,28 @@ pub enum Subject {
     Order(Order),
     /// A site configuration of this generation.
     Site(u64),
+    /// A guest's death, which nobody ordered.
+    Died(Box<DeathRecord>),
+}
+
+/// A guest's death, as far as it was seen. Times are microseconds since 1970.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct DeathRecord {
+    pub guest: String,
+    pub node: String,
+    pub slot: GuestSlot,
+    /// When its link was cut. None: nobody saw that.
+    pub cut_us: Option<u64>,
+    /// When each node's director believed it dead.
+    pub believed_us: BTreeMap<String, u64>,
+    /// The last packet that any director sent to it.
+    pub last_packet_us: Option<u64>,
+    /// When a controller was told.
+    pub seen_us: u64,
+    /// When no row named it any more, and all had those rows.
+    pub rows_us: Option<u64>,
+    /// What it held by its last count. None: its agent does not know.
+    pub held: Option<Held>,
 }
 
 /// How a change stands.
@@ -130,6 +161,36 @@ pub struct ChangeRecord {
     pub ledger: Ledger,
     /// What there was to do when it began.
     pub total: u64,
+    /// What guests closed at its deadline, by name.
+    #[serde(default)]
+    pub closed: BTreeMap<String, ClosedRecord>,
+}
+
+/// What a guest closed at a change's deadline.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct ClosedRecord {
+    pub total: u64,
+    /// The first of them.
+    pub named: Vec<Connection>,
+}
+
+impl ChangeRecord {
+    /// What its deadline means.
+    pub const fn at_deadline(&self) -> AtDeadline {
+        match &self.subject {
+            Subject::Order(
+                Order::DrainGuest { at_deadline, .. }
+                | Order::DrainNode { at_deadline, .. }
+                | Order::RemoveNode { at_deadline, .. },
+            ) => *at_deadline,
+            Subject::Order(_) | Subject::Site(_) | Subject::Died(_) => AtDeadline::Close,
+        }
+    }
+
+    /// How many connections it closed.
+    pub fn closed_total(&self) -> u64 {
+        self.closed.values().map(|closed| closed.total).sum()
+    }
 }
 
 macro_rules! documents {

@@ -1,15 +1,14 @@
 //! Answers to questions: the API's values from records, table and reports. Decides nothing.
 
 use hitless_api::{
-    AdminState, Answer, BucketRun, Change, ChangeState, ConfigState, Counters, DirectorCounters,
-    Guest, GuestPhase, Health, IngressCounters, List, Node, NodePhase, Question, Site, Status,
-    VirtualCluster, Wait, WaitCode,
+    AdminState, Answer, Change, ChangeState, Closed, ClosedConnection, ConfigState, Counters,
+    Death, DirectorCounters, Drain, Guest, GuestPhase, Health, IngressCounters, List, Node,
+    NodePhase, Question, Site, Status, VirtualCluster, Wait, WaitCode,
 };
 use hitless_core::ledger::Ledger;
-use hitless_core::row::{BUCKETS, Bucket, GuestSlot};
-use hitless_core::table::controller::WaitReason;
+use hitless_core::row::GuestSlot;
 use hitless_core::table::message::Party;
-use hitless_core::table::step::{Entry, Stage, Standing, Wait as TableWait, Why};
+use hitless_core::table::step::{Stage, Standing, Wait as TableWait};
 
 use super::Controller;
 use super::cluster::{self, View};
@@ -163,7 +162,7 @@ impl Controller {
     fn table_waits(&self) -> Vec<Wait> {
         let shift = clock::wall_us().saturating_sub(clock::now().0);
         let waits = self.status.waits.iter().map(|wait| Wait {
-            code: wait_code(wait),
+            code: wait_code(wait.wait),
             object: match wait.object {
                 Some(party) => self.party(party),
                 None => cluster::NAME.into(),
@@ -175,7 +174,7 @@ impl Controller {
         waits.collect()
     }
 
-    fn party(&self, party: Party) -> String {
+    pub(super) fn party(&self, party: Party) -> String {
         match party {
             Party::Guest(slot) => self.guest_name(slot),
             Party::Director(director) => {
@@ -192,7 +191,7 @@ impl Controller {
         }
     }
 
-    fn guest_name(&self, slot: GuestSlot) -> String {
+    pub(super) fn guest_name(&self, slot: GuestSlot) -> String {
         self.status.guests.get(&slot).map_or_else(
             || format!("slot {}", slot.number()),
             |guest| guest.name.clone(),
@@ -359,33 +358,6 @@ impl Controller {
         }
     }
 
-    fn buckets(&self) -> Vec<BucketRun> {
-        let mut runs: Vec<(u16, u16, Entry, Stage)> = Vec::new();
-        for number in 0..BUCKETS {
-            let number = number as u16;
-            let Some((entry, stage)) = self.table.bucket(Bucket(number)) else {
-                break;
-            };
-            let is_like = |before: &Entry, at: Stage| {
-                at == stage && before.why == entry.why && before.row.slots().eq(entry.row.slots())
-            };
-            match runs.last_mut() {
-                Some((_, last, before, at)) if is_like(before, *at) => *last = number,
-                _ => runs.push((number, number, entry, stage)),
-            }
-        }
-        let run =
-            |(first, last, Entry { row, why, .. }, stage): (u16, u16, Entry, Stage)| BucketRun {
-                first,
-                last,
-                row: row.slots().map(|slot| self.guest_name(slot)).collect(),
-                slots: row.slots().map(GuestSlot::number).collect(),
-                sequence: row.sequence().0,
-                reason: reason(why, stage),
-            };
-        runs.into_iter().map(run).collect()
-    }
-
     fn change(&self, view: &View<'_>, change: &ChangeRecord) -> Change {
         let is_open = change.outcome == ChangeOutcome::Open;
         let mut waits = Vec::new();
@@ -399,6 +371,7 @@ impl Controller {
         }
         let (kind, object) = match &change.subject {
             Subject::Site(_) => ("apply-site", None),
+            Subject::Died(death) => ("guest-died", Some(death.guest.clone())),
             Subject::Order(order) => (order.kind(), order.object().map(str::to_owned)),
         };
         Change {
@@ -421,7 +394,41 @@ impl Controller {
                 _ => None,
             },
             ledger: change.ledger,
+            closed: self.closed(change),
+            drain: self.pace(view, change),
+            death: death(change),
         }
+    }
+
+    /// How a drain gets on. None: it is none, or over.
+    fn pace(&self, view: &View<'_>, change: &ChangeRecord) -> Option<Drain> {
+        if change.outcome != ChangeOutcome::Open {
+            return None;
+        }
+        let left = cluster::left(&self.records, view, change)?;
+        let at = change.at_deadline();
+        let deadline = change.deadline_us.map(|deadline| (deadline, at));
+        let pace = self.paces.get(&change.name).cloned().unwrap_or_default();
+        Some(pace.drain(view.now_us, left, deadline))
+    }
+
+    /// What a change closed at its deadline. None: nothing.
+    fn closed(&self, change: &ChangeRecord) -> Option<Closed> {
+        let total = change.closed_total();
+        let mut named = Vec::new();
+        for (guest, closed) in &change.closed {
+            named.extend(closed.named.iter().map(|connection| ClosedConnection {
+                guest: guest.clone(),
+                client: connection.client.to_string(),
+                server: connection.server.to_string(),
+                virtual_server: self.records.site.names.get(&connection.server).cloned(),
+            }));
+        }
+        (total > 0).then(|| Closed {
+            total,
+            left_out: total.saturating_sub(named.len() as u64),
+            named,
+        })
     }
 
     /// What deaths of workers cost: nobody asked for them, so they are no change of their own.
@@ -460,32 +467,26 @@ impl Controller {
     }
 }
 
-/// Why the row is what it is, and how far it has come.
-fn reason(why: Why, stage: Stage) -> String {
-    let why = match why {
-        Why::First => "the first row",
-        Why::Warm => "its new owner joined",
-        Why::Shift => "its new owner became the head",
-        Why::Settle => "a guest that held nothing left",
-        Why::Standby => "a new standby joined",
-        Why::Withdrawn => "the row before again: the leaver held connections",
-        Why::SuspectToTail => "a suspect went to the tail",
-        Why::SuspectDropped => "a suspect was dropped",
-        Why::Destroyed => "a destroyed guest left",
-        Why::HolderAppended => "a guest that holds connections was appended",
+/// A guest's death. None: the change is something else.
+fn death(change: &ChangeRecord) -> Option<Death> {
+    let Subject::Died(death) = &change.subject else {
+        return None;
     };
-    let waits_for = match stage {
-        Stage::Done => return why.to_owned(),
-        Stage::Leaver => "the guest that leaves",
-        Stage::Guests => "its guests",
-        Stage::Joiner => "the guest that joins",
-        Stage::Directors => "the directors",
-    };
-    format!("{why}; offered to {waits_for}")
+    Some(Death {
+        node: death.node.clone(),
+        slot: death.slot.number(),
+        cut_us: death.cut_us,
+        believed_us: death.believed_us.clone(),
+        last_packet_us: death.last_packet_us,
+        seen_us: death.seen_us,
+        rows_us: death.rows_us,
+        connections: death.held.map(|held| held.connections),
+        counted_us: death.held.map(|held| held.counted_us),
+    })
 }
 
-fn wait_code(wait: &WaitReason) -> WaitCode {
-    match wait.wait {
+pub(super) fn wait_code(wait: TableWait) -> WaitCode {
+    match wait {
         TableWait::Stage(Stage::Directors) => WaitCode::DirectorNotAcknowledged,
         TableWait::Stage(_) | TableWait::Count(_) => WaitCode::GuestNotAcknowledged,
         TableWait::Connections(_) => WaitCode::ConnectionsLive,

@@ -43,6 +43,7 @@ impl Controller {
                         slot: known.map(|(slot, known)| (known.boot, *slot)),
                         is_draining: !(record.wanted == GuestWanted::Serve
                             && node.wanted == NodeWanted::Member),
+                        ends_for: record.ends_for,
                     },
                 )
             });

@@ -6,10 +6,13 @@
 //! controller, by datagrams that are repeated. All that is a hint: a guest that asks for its lease
 //! again is believed alive again, and leaving nobody out is the rule either way.
 //!
+//! What was seen is remembered and reported, so that a controller which was away when it happened
+//! can tell it.
+//!
 //! Not here: destroying the guest and making it anew ([`super::guests`]), and what a belief means
 //! (`core::steer`).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 
 use hitless_core::row::GuestSlot;
@@ -22,11 +25,14 @@ use super::guests::GuestPlan;
 use super::ways::Change;
 use crate::clock;
 use crate::lease::Notice;
+use crate::message::{DEATHS_KEPT, DeathSeen, Held};
 
 /// How often others are told: one may be lost, and a request of the guest that was on its way may
 /// undo another.
 const TELL_TIMES: u8 = 3;
 const TELL_EVERY_US: u64 = 15_000;
+/// Last counts that are kept: of twice as many guests as a node runs at most.
+const HELD_MAX: usize = 2 * DEATHS_KEPT;
 
 /// What is known of deaths, and who is still to be told.
 #[derive(Debug, Default)]
@@ -36,6 +42,12 @@ pub(super) struct Deaths {
     telling: Vec<Telling>,
     /// The newest notice of each director.
     heard: BTreeMap<DirectorId, Time>,
+    /// Whom the director believes dead now.
+    believed: BTreeSet<GuestSlot>,
+    /// What was seen of guests that died, or were believed to have; oldest first.
+    seen: VecDeque<DeathSeen>,
+    /// What guests of this node held at their last counts.
+    held: BTreeMap<GuestSlot, Held>,
 }
 
 #[derive(Debug)]
@@ -53,6 +65,79 @@ impl Deaths {
         self.cut.retain(|ifindex| {
             ifindexes.contains(ifindex) || telling.iter().any(|one| one.ifindex == *ifindex)
         });
+    }
+
+    /// A guest of this node has counted.
+    pub(super) fn note_count(&mut self, slot: GuestSlot, connections: u64) {
+        let counted_us = clock::wall_us();
+        self.held.insert(
+            slot,
+            Held {
+                connections,
+                counted_us,
+            },
+        );
+        if self.held.len() > HELD_MAX {
+            let oldest = self.held.iter().min_by_key(|(_, held)| held.counted_us);
+            if let Some(slot) = oldest.map(|(slot, _)| *slot) {
+                self.held.remove(&slot);
+            }
+        }
+    }
+
+    /// The director believes exactly these dead now.
+    pub(super) fn note_believed(&mut self, dead: &[GuestSlot]) {
+        let now_us = clock::wall_us();
+        let dead: BTreeSet<GuestSlot> = dead.iter().copied().collect();
+        for slot in dead.difference(&self.believed.clone()) {
+            self.seen_of(*slot).believed_us = Some(now_us);
+        }
+        self.believed = dead;
+    }
+
+    /// The guest's link is cut.
+    fn note_cut(&mut self, slot: GuestSlot) {
+        let held = self.held.get(&slot).copied();
+        let seen = self.seen_of(slot);
+        seen.cut_us = Some(clock::wall_us());
+        seen.held = held;
+    }
+
+    /// What is known of a guest's death, if it is one. A slot is another guest's one day, long after
+    /// it has been forgotten here.
+    fn seen_of(&mut self, slot: GuestSlot) -> &mut DeathSeen {
+        let at = match self.seen.iter().position(|seen| seen.slot == slot) {
+            Some(at) => at,
+            None => {
+                if self.seen.len() == DEATHS_KEPT {
+                    self.seen.pop_front();
+                }
+                self.seen.push_back(DeathSeen {
+                    slot,
+                    believed_us: None,
+                    cut_us: None,
+                    last_packet_us: None,
+                    held: self.held.get(&slot).copied(),
+                });
+                self.seen.len() - 1
+            }
+        };
+        &mut self.seen[at]
+    }
+
+    /// What is reported: with when the director last sent a packet to each, by its own counters.
+    pub(super) fn reported(&self, counters: &BTreeMap<String, u64>) -> Vec<DeathSeen> {
+        let shift_us = clock::wall_us().saturating_sub(clock::now().0);
+        let report = |seen: &DeathSeen| {
+            let name = format!("last_sent_ns_{}", seen.slot.number());
+            let last_ns = counters.get(&name).filter(|ns| **ns > 0);
+            DeathSeen {
+                last_packet_us: last_ns.map(|ns| (ns / 1_000).saturating_add(shift_us)),
+                held: seen.held.or(self.held.get(&seen.slot).copied()),
+                ..seen.clone()
+            }
+        };
+        self.seen.iter().map(report).collect()
     }
 
     /// When somebody is to be told again.
@@ -119,6 +204,7 @@ impl Node {
         if let Some((boot, slot)) = slot
             && boot == guest.boot
         {
+            self.deaths.note_cut(slot);
             self.deaths.telling.push(Telling {
                 guest: slot,
                 ifindex,
@@ -207,6 +293,31 @@ mod tests {
         assert_eq!(deaths.due(again), [slot(8)]);
         assert_eq!(deaths.due(Time(10 + 2 * TELL_EVERY_US)), [slot(8)]);
         assert_eq!(deaths.deadline(), None);
+    }
+
+    #[test]
+    fn what_was_seen_of_a_death_is_reported_and_bounded() {
+        let mut deaths = Deaths::default();
+        deaths.note_count(slot(7), 31);
+        deaths.note_count(slot(7), 30);
+        deaths.note_cut(slot(7));
+        deaths.note_believed(&[slot(7), slot(8)]);
+        let counters = BTreeMap::from([("last_sent_ns_7".to_owned(), 1_000)]);
+        let reported = deaths.reported(&counters);
+        assert_eq!(reported.len(), 2);
+        assert_eq!(reported[0].held.map(|held| held.connections), Some(30));
+        assert!(reported[0].cut_us <= reported[0].believed_us);
+        assert!(reported[0].cut_us.is_some() && reported[0].last_packet_us.is_some());
+        assert_eq!((reported[1].cut_us, reported[1].held), (None, None));
+        // Believed still is no news; believed again is.
+        let first = reported[1].believed_us;
+        deaths.note_believed(&[slot(8)]);
+        assert_eq!(deaths.reported(&counters)[1].believed_us, first);
+        for number in 1..=DEATHS_KEPT as u16 {
+            deaths.note_believed(&[slot(100 + number)]);
+        }
+        let reported = deaths.reported(&counters);
+        assert_eq!((reported.len(), reported[0].slot), (DEATHS_KEPT, slot(101)));
     }
 
     #[test]

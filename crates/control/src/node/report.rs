@@ -38,7 +38,12 @@ impl Node {
             at_us: clock::wall_us(),
             bpf_generation: self.bpf_generation,
             has_left: self.has_left,
+            deaths: Vec::new(),
             faults,
+        };
+        let report = NodeReport {
+            deaths: self.deaths.reported(&report.counters),
+            ..report
         };
         self.say(FromNode::Report(Box::new(report)));
     }
@@ -100,6 +105,7 @@ impl Node {
             upgrade_failed: manager.upgrade_failed,
             upgrade_ledger: manager.upgrade_ledger,
             bpf_generation: ingress.bpf_generation,
+            ended: ingress.ended,
         }
     }
 }

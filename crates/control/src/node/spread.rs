@@ -103,7 +103,8 @@ impl Node {
 
     /// None: the guest has no slot for its boot yet, or does not run any more.
     fn ingress_orders(&self, orders: &Orders, guest: &GuestLink) -> Option<IngressOrders> {
-        let (boot, slot) = orders.guests.get(&guest.name)?.slot?;
+        let order = orders.guests.get(&guest.name)?;
+        let (boot, slot) = order.slot?;
         let running = self.running.as_ref()?.get(&guest.name)?;
         (boot == guest.boot && boot == running.boot).then(|| IngressOrders {
             slot,
@@ -125,6 +126,7 @@ impl Node {
             directors: orders.directors.clone(),
             lease_port: self.options.lease_port,
             bpf_generation: orders.programs.bpf_generation,
+            ends_for: order.ends_for,
         })
     }
 }

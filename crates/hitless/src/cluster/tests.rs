@@ -82,6 +82,7 @@ fn the_last_by_name_leave() {
     let leaves = |name: &str| Order::DrainGuest {
         guest: name.to_owned(),
         deadline_s: None,
+        at_deadline: AtDeadline::Close,
         remove: true,
     };
     assert_eq!(orders, [leaves("b"), leaves("c")]);

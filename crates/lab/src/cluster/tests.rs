@@ -26,6 +26,9 @@ fn change(name: &str, state: ChangeState, waits: Vec<Wait>) -> Change {
         ended_us: None,
         failure: None,
         ledger: Ledger::default(),
+        closed: None,
+        drain: None,
+        death: None,
     }
 }
 

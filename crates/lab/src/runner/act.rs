@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use hitless_api::Order;
+use hitless_api::{AtDeadline, Order};
 
 use super::Runner;
 use super::gather::Before;
@@ -81,6 +81,7 @@ impl Runner<'_> {
                 let order = Order::DrainGuest {
                     guest: guest.clone(),
                     deadline_s: *deadline_s,
+                    at_deadline: AtDeadline::Close,
                     remove: *remove,
                 };
                 self.order(&order, guest)?;
@@ -110,6 +111,7 @@ impl Runner<'_> {
                 let order = Order::RemoveNode {
                     node: node.clone(),
                     deadline_s: None,
+                    at_deadline: AtDeadline::Close,
                 };
                 self.order(&order, node)?;
                 self.settle(deadline)?;
@@ -250,6 +252,7 @@ impl Runner<'_> {
         let order = Order::DrainNode {
             node: node.to_owned(),
             deadline_s: None,
+            at_deadline: AtDeadline::Close,
         };
         self.order(&order, node)?;
         self.cluster.await_drained(node, left())?;

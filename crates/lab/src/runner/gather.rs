@@ -315,6 +315,7 @@ mod tests {
             slots: slots.to_vec(),
             sequence,
             reason: "at rest".to_owned(),
+            wait: None,
         }
     }
 

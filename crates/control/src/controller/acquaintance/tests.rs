@@ -40,6 +40,7 @@ fn cluster() -> (
             change: None,
             boot: Some(7),
             addresses: Vec::new(),
+            ends_for: None,
         };
         records.guests.insert(guest.to_owned(), record);
         let known = GuestRecord {

@@ -5,6 +5,8 @@ use hitless_core::ledger::{Ledger, Outcome, Rung};
 use hitless_core::table::step::Standing;
 
 use super::View;
+use super::death;
+use super::drain::{self, Deadline};
 use super::progress::progress;
 use crate::controller::records::{ChangeOutcome, ChangeRecord, GuestWanted, Records, Subject};
 
@@ -13,7 +15,17 @@ use crate::controller::records::{ChangeOutcome, ChangeRecord, GuestWanted, Recor
 pub(super) fn end(change: &mut ChangeRecord, view: &View<'_>, outcome: ChangeOutcome) {
     change.outcome = outcome;
     change.ended_us = Some(view.now_us);
-    let answered = view.answered().saturating_sub(change.answered_before);
+    let closed = change.closed_total();
+    // One that came while the change ran, and was closed by it, is its business.
+    change.ledger.connections += closed.saturating_sub(change.ledger.open());
+    for _ in 0..closed {
+        change.ledger.record(Outcome::Reset, 0);
+    }
+    // What clients still sent on closed connections was answered as well: they count once.
+    let answered = match closed {
+        0 => view.answered().saturating_sub(change.answered_before),
+        _ => 0,
+    };
     for _ in 0..answered.min(change.ledger.open()) {
         change.ledger.record(Outcome::Reset, 0);
     }
@@ -36,11 +48,9 @@ pub fn advance(records: &mut Records, view: &View<'_>) {
         .filter(|(_, change)| change.outcome == ChangeOutcome::Open);
     let open: Vec<u64> = open.map(|(number, _)| *number).collect();
     for number in open {
+        drain::take_in(records, view, number);
         let change = records.changes[&number].clone();
-        let is_late = change
-            .deadline_us
-            .is_some_and(|deadline| deadline <= view.now_us);
-        let step = step(records, view, &change, is_late);
+        let step = step(records, view, number, &change);
         let progress = progress(records, view, &change);
         let Some(change) = records.changes.get_mut(&number) else {
             continue;
@@ -56,10 +66,15 @@ pub fn advance(records: &mut Records, view: &View<'_>) {
             }
             Step::Failed(reason) => end(change, view, ChangeOutcome::Failed(reason)),
         }
+        if change.outcome != ChangeOutcome::Open {
+            let ending = records.guests.values_mut();
+            let ending = ending.filter(|guest| guest.ends_for == Some(number));
+            ending.for_each(|guest| guest.ends_for = None);
+        }
     }
 }
 
-enum Step {
+pub(super) enum Step {
     Wait,
     /// With a ledger that somebody else kept.
     Done(Option<Ledger>),
@@ -74,7 +89,8 @@ fn done_if(is_done: bool) -> Step {
     }
 }
 
-fn step(records: &mut Records, view: &View<'_>, change: &ChangeRecord, is_late: bool) -> Step {
+fn step(records: &mut Records, view: &View<'_>, number: u64, change: &ChangeRecord) -> Step {
+    let deadline = Deadline::of(number, change, view.now_us);
     match &change.subject {
         Subject::Site(generation) => {
             let guests = running(records);
@@ -89,14 +105,13 @@ fn step(records: &mut Records, view: &View<'_>, change: &ChangeRecord, is_late: 
                 })),
             }
         }
+        Subject::Died(died) => death::step(records, view, number, change, died),
         Subject::Order(order) => match order {
             Order::AddNode { node } => done_if(is_joined(records, node)),
-            Order::DrainNode { node, .. } => {
-                done_if(drain_guests_of(records, view, node, false, is_late))
-            }
-            Order::RemoveNode { node, .. } => remove_node(records, view, node, is_late),
+            Order::DrainNode { node, .. } => drain::node(records, view, node, deadline),
+            Order::RemoveNode { node, .. } => drain::remove_node(records, view, node, deadline),
             Order::UndrainNode { node } => {
-                let guests = guests_of(records, node);
+                let guests = drain::guests_of(records, node);
                 done_if(
                     is_joined(records, node)
                         && guests
@@ -108,9 +123,9 @@ fn step(records: &mut Records, view: &View<'_>, change: &ChangeRecord, is_late: 
                 done_if(serves(records, view, guest, &change.name))
             }
             Order::DrainGuest { guest, remove, .. } => {
-                drain_guest(records, view, guest, *remove, is_late)
+                drain::guest(records, view, guest, *remove, deadline)
             }
-            Order::RemoveGuest { guest } => done_if(is_removed(records, view, guest)),
+            Order::RemoveGuest { guest } => done_if(drain::is_removed(records, view, guest)),
             Order::UpgradeTrafficManagers { .. } => upgrade(records, view),
             Order::ReplacePrograms {} => {
                 let generation = records.cluster.programs.bpf_generation;
@@ -141,14 +156,6 @@ pub(super) fn running(records: &Records) -> Vec<String> {
     guests.map(|(name, _)| name.clone()).collect()
 }
 
-fn guests_of(records: &Records, node: &str) -> Vec<String> {
-    let own = records
-        .guests
-        .iter()
-        .filter(|(_, guest)| guest.node == node);
-    own.map(|(name, _)| name.clone()).collect()
-}
-
 /// Whether a guest has its share of the buckets, and everybody has acknowledged that.
 fn serves(records: &Records, view: &View<'_>, guest: &str, change: &str) -> bool {
     let is_linked = view
@@ -159,120 +166,6 @@ fn serves(records: &Records, view: &View<'_>, guest: &str, change: &str) -> bool
             known.name == guest && known.standing == Standing::Serving && known.leads > 0
         });
     is_linked && serving && view.is_settled(change)
-}
-
-fn drain_guest(
-    records: &mut Records,
-    view: &View<'_>,
-    name: &str,
-    remove: bool,
-    is_late: bool,
-) -> Step {
-    let Some(guest) = records.guests.get(name) else {
-        return Step::Done(None);
-    };
-    let is_drained = view.is_out_of_rows(name);
-    if guest.wanted == GuestWanted::Remove {
-        return done_if(is_removed(records, view, name));
-    }
-    if !is_drained && !is_late {
-        return Step::Wait;
-    }
-    if !is_drained {
-        close_the_rest(records, view, name);
-    }
-    if remove || !is_drained {
-        if let Some(guest) = records.guests.get_mut(name) {
-            guest.wanted = GuestWanted::Remove;
-        }
-        return Step::Wait;
-    }
-    Step::Done(None)
-}
-
-/// The deadline has come: what the guest still holds is lost, and counted by name.
-fn close_the_rest(records: &mut Records, view: &View<'_>, name: &str) {
-    let left = view
-        .guest(name)
-        .and_then(|guest| guest.connections)
-        .unwrap_or(0);
-    let change = records
-        .guests
-        .get(name)
-        .and_then(|guest| guest.change.clone());
-    if let Some(change) = change.and_then(|change| records.change_mut(&change)) {
-        for _ in 0..left.min(change.ledger.open()) {
-            change.ledger.record(Outcome::Reset, 0);
-        }
-    }
-}
-
-/// Whether a guest's kernel is gone; then its record goes.
-fn is_removed(records: &mut Records, view: &View<'_>, name: &str) -> bool {
-    let Some(guest) = records.guests.get(name) else {
-        return true;
-    };
-    let node_is_gone = records
-        .nodes
-        .get(&guest.node)
-        .is_none_or(|node| node.kernel.is_none());
-    let is_gone = guest.boot.is_none()
-        && (node_is_gone
-            || view
-                .reports
-                .get(guest.node.as_str())
-                .is_some_and(|report| report.is_complete));
-    if is_gone {
-        records.guests.remove(name);
-    }
-    is_gone
-}
-
-fn drain_guests_of(
-    records: &mut Records,
-    view: &View<'_>,
-    node: &str,
-    remove: bool,
-    is_late: bool,
-) -> bool {
-    let mut all = true;
-    for name in guests_of(records, node) {
-        let is_drained = view.is_out_of_rows(&name);
-        if is_late && !is_drained {
-            close_the_rest(records, view, &name);
-        }
-        let Some(guest) = records.guests.get_mut(&name) else {
-            continue;
-        };
-        if (remove && is_drained) || (is_late && !is_drained) {
-            guest.wanted = GuestWanted::Remove;
-        }
-        all &= if guest.wanted == GuestWanted::Remove {
-            is_removed(records, view, &name)
-        } else {
-            is_drained
-        };
-    }
-    all
-}
-
-fn remove_node(records: &mut Records, view: &View<'_>, node: &str, is_late: bool) -> Step {
-    if !records.nodes.contains_key(node) {
-        return Step::Done(None);
-    }
-    let is_empty = drain_guests_of(records, view, node, true, is_late);
-    if !is_empty || !guests_of(records, node).is_empty() {
-        return Step::Wait;
-    }
-    let never_joined = records
-        .nodes
-        .get(node)
-        .is_some_and(|node| node.kernel.is_none());
-    if never_joined || view.reports.get(node).is_some_and(|report| report.has_left) {
-        records.nodes.remove(node);
-        return Step::Done(None);
-    }
-    Step::Wait
 }
 
 fn upgrade(records: &Records, view: &View<'_>) -> Step {

@@ -1,6 +1,8 @@
 //! Taking orders: whether one can be done, and what is wanted from then on.
 
-use hitless_api::{ApiError, ErrorCode, Order};
+use std::collections::BTreeMap;
+
+use hitless_api::{ApiError, AtDeadline, ErrorCode, Order};
 use hitless_core::ledger::Ledger;
 use hitless_core::table::message::DirectorId;
 
@@ -15,10 +17,12 @@ fn conflict(text: String) -> ApiError {
     ApiError::new(ErrorCode::Conflict, text)
 }
 
-fn open_change(records: &mut Records, view: &View<'_>, subject: Subject) -> String {
+/// Gives a change its name, and notes what there is when it begins.
+pub(super) fn open_change(records: &mut Records, view: &View<'_>, subject: Subject) -> String {
     let kind = match &subject {
         Subject::Order(order) => order.kind(),
         Subject::Site(_) => "apply-site",
+        Subject::Died(_) => "guest-died",
     };
     let number = records.cluster.next_change;
     records.cluster.next_change += 1;
@@ -44,6 +48,7 @@ fn open_change(records: &mut Records, view: &View<'_>, subject: Subject) -> Stri
         answered_before: view.answered(),
         ledger: Ledger::begin(view.live()),
         total: 0,
+        closed: BTreeMap::new(),
     };
     records.changes.insert(number, change);
     name
@@ -84,6 +89,7 @@ pub fn order(records: &mut Records, view: &View<'_>, order: Order) -> Result<Str
                 change: Some(change.clone()),
                 boot: None,
                 addresses: Vec::new(),
+                ends_for: None,
             };
             records.guests.insert(guest, record);
         }
@@ -118,6 +124,7 @@ pub fn apply(
         text,
         vips: facts.vips,
         servers: facts.servers,
+        names: facts.names,
     };
     Ok(open_change(records, view, Subject::Site(generation)))
 }
@@ -129,11 +136,11 @@ pub fn call_back(records: &mut Records, view: &View<'_>, name: &str) -> Result<S
     if change.outcome != ChangeOutcome::Open {
         return Err(conflict(format!("{name} is over")));
     }
-    let Subject::Order(ordered) = change.subject.clone() else {
-        return Err(ApiError::new(
-            ErrorCode::Refused,
-            "apply the configuration of before instead",
-        ));
+    let refused = |text: &str| Err(ApiError::new(ErrorCode::Refused, text));
+    let ordered = match change.subject.clone() {
+        Subject::Order(ordered) => ordered,
+        Subject::Site(_) => return refused("apply the configuration of before instead"),
+        Subject::Died(_) => return refused("a death cannot be called back"),
     };
     let back = match ordered {
         Order::AddGuest { guest, .. } | Order::UndrainGuest { guest } => {
@@ -141,6 +148,7 @@ pub fn call_back(records: &mut Records, view: &View<'_>, name: &str) -> Result<S
             Order::DrainGuest {
                 guest,
                 deadline_s: None,
+                at_deadline: AtDeadline::Close,
                 remove,
             }
         }
@@ -151,10 +159,12 @@ pub fn call_back(records: &mut Records, view: &View<'_>, name: &str) -> Result<S
         Order::UndrainNode { node } => Order::DrainNode {
             node,
             deadline_s: None,
+            at_deadline: AtDeadline::Close,
         },
         Order::AddNode { node } => Order::RemoveNode {
             node,
             deadline_s: None,
+            at_deadline: AtDeadline::Close,
         },
         Order::RemoveGuest { .. }
         | Order::UpgradeTrafficManagers { .. }
@@ -239,6 +249,7 @@ fn want_guest(
         return;
     };
     guest.wanted = wanted;
+    guest.ends_for = None;
     let before = guest.change.replace(change.to_owned());
     supersede(records, view, before, change);
 }
@@ -249,6 +260,11 @@ fn want_node(records: &mut Records, view: &View<'_>, name: &str, wanted: NodeWan
     };
     node.wanted = wanted;
     let before = node.change.replace(change.to_owned());
+    for guest in records.guests.values_mut() {
+        if guest.node == name {
+            guest.ends_for = None;
+        }
+    }
     supersede(records, view, before, change);
 }
 

@@ -13,13 +13,17 @@ pub fn progress(records: &Records, view: &View<'_>, change: &ChangeRecord) -> Pr
         total: total as u64,
         unit: unit.into(),
     };
-    let left: usize = view
-        .table
-        .changes
-        .iter()
-        .filter(|known| known.name == change.name)
-        .map(|known| known.left)
-        .sum();
+    let left: usize = match &change.subject {
+        Subject::Died(death) => {
+            let guest = view.table.guests.get(&death.slot);
+            guest.map_or(0, |guest| guest.named)
+        }
+        Subject::Order(_) | Subject::Site(_) => {
+            let own = view.table.changes.iter();
+            let own = own.filter(|known| known.name == change.name);
+            own.map(|known| known.left).sum()
+        }
+    };
     let over_all = |is_done: &dyn Fn(&str) -> bool| {
         let guests = running(records);
         counted(
@@ -43,7 +47,7 @@ pub fn progress(records: &Records, view: &View<'_>, change: &ChangeRecord) -> Pr
             view.report(records, name)
                 .is_some_and(|guest| guest.bpf_generation >= generation)
         }),
-        Subject::Order(_) => {
+        Subject::Order(_) | Subject::Died(_) => {
             let total = change.total.max(left as u64);
             let done = if change.outcome == ChangeOutcome::Open {
                 total - left as u64
@@ -63,15 +67,16 @@ pub fn progress(records: &Records, view: &View<'_>, change: &ChangeRecord) -> Pr
 pub const fn is_of_rows(change: &ChangeRecord) -> bool {
     matches!(
         change.subject,
-        Subject::Order(
-            Order::RemoveNode { .. }
-                | Order::DrainNode { .. }
-                | Order::UndrainNode { .. }
-                | Order::AddGuest { .. }
-                | Order::DrainGuest { .. }
-                | Order::UndrainGuest { .. }
-                | Order::RemoveGuest { .. }
-        )
+        Subject::Died(_)
+            | Subject::Order(
+                Order::RemoveNode { .. }
+                    | Order::DrainNode { .. }
+                    | Order::UndrainNode { .. }
+                    | Order::AddGuest { .. }
+                    | Order::DrainGuest { .. }
+                    | Order::UndrainGuest { .. }
+                    | Order::RemoveGuest { .. }
+            )
     )
 }
 
@@ -101,6 +106,8 @@ pub fn waits(records: &Records, view: &View<'_>, change: &ChangeRecord) -> Vec<W
         ) => node_of(guest).into_iter().collect(),
         Subject::Order(Order::UpgradeTrafficManagers { .. } | Order::ReplacePrograms {})
         | Subject::Site(_) => records.nodes.keys().cloned().collect(),
+        // The others go on without it.
+        Subject::Died(_) => Vec::new(),
     };
     for node in nodes
         .iter()
@@ -201,7 +208,7 @@ pub fn waits(records: &Records, view: &View<'_>, change: &ChangeRecord) -> Vec<W
                 }
             }
         }
-        Subject::Order(_) => {}
+        Subject::Order(_) | Subject::Died(_) => {}
     }
     waits
 }

@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 
 use super::{ChangeStatus, Controller, GuestStatus, State, Status, Store, WaitReason, Wanted};
-use crate::row::{BUCKETS, GuestSlot};
+use crate::row::{BUCKETS, Bucket, GuestSlot};
 use crate::table::message::{DirectorId, Party};
-use crate::table::step::{Stage, Wait, stage_of};
+use crate::table::step::{Live, Stage, Wait, stage_of};
 
 impl Wait {
     /// The stable word for the reason.
@@ -52,6 +52,29 @@ impl Controller {
                     .count(),
             waits: self.wait_reasons(),
             changes: self.changes(),
+        }
+    }
+
+    /// What a bucket waits for, and who it is that does not answer, where that is the reason. None:
+    /// nothing, it is where it is wished, and all have its row.
+    pub fn bucket_wait(&self, bucket: Bucket) -> Option<(Wait, Vec<Party>)> {
+        let index = usize::from(bucket.0);
+        let is_under_way = self.progress.under_way.contains(index);
+        let offered = is_under_way.then(|| Wait::Stage(self.progress.stage(index)));
+        let wait = self.waiting.get(index).copied()?.or(offered)?;
+        let objects = match wait {
+            Wait::Stage(_) => self.silent(index, &self.parties()).collect(),
+            _ => wait.object().into_iter().collect(),
+        };
+        Some((wait, objects))
+    }
+
+    /// Connections of a bucket that a guest last said it holds. None: it has not said, or leads it.
+    pub fn held(&self, slot: GuestSlot, bucket: Bucket) -> Option<u32> {
+        match self.inventory.live(slot, usize::from(bucket.0)) {
+            Live::Unknown => None,
+            Live::Zero => Some(0),
+            Live::Some(held) => Some(held),
         }
     }
 
@@ -141,16 +164,21 @@ impl Controller {
             .enumerate()
             .filter(|(_, other)| **other == Some(wait))
         {
-            let stage = self.progress.stage(index);
-            for party in parties {
-                let is_due = stage_of(&self.rules, &self.entries[index], *party) == stage
-                    && self.is_owed(index, *party)
-                    && !self.progress.has_acknowledged(*party, index);
-                if is_due {
-                    *objects.entry(Some(*party)).or_default() += 1;
-                }
+            for party in self.silent(index, parties) {
+                *objects.entry(Some(party)).or_default() += 1;
             }
         }
+    }
+
+    /// Who was offered a bucket's row, and has not acknowledged it.
+    fn silent(&self, index: usize, parties: &[Party]) -> impl Iterator<Item = Party> {
+        let stage = self.progress.stage(index);
+        let is_due = move |party: &&Party| {
+            stage_of(&self.rules, &self.entries[index], **party) == stage
+                && self.is_owed(index, **party)
+                && !self.progress.has_acknowledged(**party, index)
+        };
+        parties.iter().filter(is_due).copied()
     }
 
     fn changes(&self) -> Vec<ChangeStatus> {
