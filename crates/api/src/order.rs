@@ -13,7 +13,7 @@ pub enum Order {
     /// A node of this name may join: its agent connects by itself. Done when it has joined.
     AddNode { node: String },
     /// Drains the node's guests, takes the node out of the virtual cluster and lets its agent
-    /// leave.
+    /// leave. A node whose agent does not answer is removed only as one that is off.
     RemoveNode {
         node: String,
         /// As of [`Order::DrainGuest`].
@@ -22,6 +22,10 @@ pub enum Order {
         /// As of [`Order::DrainGuest`].
         #[serde(default, skip_serializing_if = "AtDeadline::is_default")]
         at_deadline: AtDeadline,
+        /// The operator's word that the machine is off and stays off: its guests are gone, and its
+        /// director sends nothing. Refused of a node that answers.
+        #[serde(default, skip_serializing_if = "is_false")]
+        confirm_off: bool,
     },
     /// Drains every guest on the node; the guests stay defined. Done when none has a connection
     /// left.
@@ -74,6 +78,10 @@ pub enum AtDeadline {
     Close,
     /// None is touched: the drain fails, and what was drained serves again.
     GiveUp,
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 impl AtDeadline {

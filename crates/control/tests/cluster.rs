@@ -617,9 +617,28 @@ fn a_cluster_lives_through_its_changes() {
     cluster.settled();
     cluster.check_rest(&["g1"]);
     cluster.add_guest("g2", "n2");
+    cluster.settled();
+    cluster.check_rest(&["g1", "g2"]);
+    // A guest that joins is given its share and nothing else changes its owner, nor does one that is
+    // there lose more than another.
+    let before = cluster.table();
     cluster.add_guest("g3", "n3");
     cluster.settled();
     cluster.check_rest(&["g1", "g2", "g3"]);
+    let slot = |name: &str| cluster.client.guest(name).unwrap().slot.unwrap();
+    let mut moved = BTreeMap::<u16, usize>::new();
+    for (before, now) in before.iter().zip(cluster.table()) {
+        let (before, now) = (before.head().unwrap(), now.head().unwrap());
+        if before != now {
+            assert_eq!(now.number(), slot("g3"));
+            *moved.entry(before.number()).or_default() += 1;
+        }
+    }
+    let owned = cluster.client.guest("g3").unwrap().buckets_owned as usize;
+    assert_eq!(moved.values().sum::<usize>(), owned);
+    assert!(owned.abs_diff(BUCKETS / 3) <= 1, "{owned}");
+    let (g1, g2) = (moved[&slot("g1")], moved[&slot("g2")]);
+    assert!(g1.abs_diff(g2) <= 1, "{moved:?}");
 
     // A drain waits for the last connection, says so, and can be called back.
     let held = |guest: &str, node: usize, live: &[(Bucket, u32)]| cluster.hold(guest, node, live);
@@ -824,6 +843,62 @@ fn a_deadline_closes_and_names_what_is_left_or_gives_up() {
     cluster.check_rest(&["g1"]);
 }
 
+fn remove(node: &str, confirm_off: bool) -> Order {
+    Order::RemoveNode {
+        node: node.into(),
+        deadline_s: None,
+        at_deadline: AtDeadline::Close,
+        confirm_off,
+    }
+}
+
+/// A machine that is off cannot leave by itself: it is removed by the operator's word.
+#[test]
+fn a_node_that_is_off_is_removed_by_the_operator_s_word() {
+    let mut cluster = TestCluster::new();
+    cluster.port += 3;
+    cluster.add_node("n1");
+    cluster.add_node("n2");
+    cluster.client.put_site("good").unwrap();
+    cluster.add_guest("g1", "n1");
+    cluster.add_guest("g2", "n2");
+    cluster.settled();
+    let client = cluster.client.clone();
+    let refusal = |order: &Order| client.order(order).unwrap_err().to_string();
+    let answers = refusal(&remove("n2", true));
+    assert!(
+        answers.contains("\"n2\" answers, so it is not off"),
+        "{answers}"
+    );
+    // The machine's power is cut: the agent first, so that nobody tells of the guest's end.
+    cluster.nodes[1].stop();
+    cluster.nodes[1].machine.kill_guest("g2");
+    cluster.until("missing", |status| status.nodes_linked == 1);
+    let silent = refusal(&remove("n2", false));
+    assert!(
+        silent.contains("does not answer") && silent.contains("--confirm-off"),
+        "{silent}"
+    );
+    let change = cluster.over(&cluster.order(remove("n2", true)));
+    assert_eq!(change.state, ChangeState::Done);
+    cluster.settled();
+    assert_eq!(cluster.client.nodes().unwrap().items.len(), 1);
+    assert_eq!(cluster.client.guests().unwrap().items.len(), 1);
+    cluster.nodes.pop();
+    cluster.check_rest(&["g1"]);
+    let changes = cluster.client.changes().unwrap().items;
+    let died = changes.iter().find(|one| one.kind == "guest-died").unwrap();
+    assert_eq!(
+        (died.object.as_deref(), died.state),
+        (Some("g2"), ChangeState::Done)
+    );
+    // One that never came is removed without a word.
+    cluster.order(Order::AddNode { node: "n9".into() });
+    let change = cluster.over(&cluster.order(remove("n9", false)));
+    assert_eq!(change.state, ChangeState::Done);
+    cluster.settled();
+}
+
 #[test]
 fn agents_and_guests_come_back() {
     let mut cluster = TestCluster::new();
@@ -897,11 +972,7 @@ fn agents_and_guests_come_back() {
     assert!(rows == *cluster.nodes[0].machine.director.rows.lock().unwrap());
 
     // A node leaves: its guests are drained and removed, its director takes no part any more.
-    let change = cluster.order(Order::RemoveNode {
-        node: "n2".into(),
-        deadline_s: None,
-        at_deadline: AtDeadline::Close,
-    });
+    let change = cluster.order(remove("n2", false));
     cluster.until("gone", |_| {
         cluster
             .client

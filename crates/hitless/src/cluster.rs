@@ -144,6 +144,9 @@ pub(crate) struct RemoveOptions {
     name: String,
     #[command(flatten)]
     deadline: Deadline,
+    /// The node does not answer, and I know that the machine is off and stays off
+    #[arg(long)]
+    confirm_off: bool,
     #[command(flatten)]
     watch: Watch,
     #[command(flatten)]
@@ -432,7 +435,12 @@ pub(crate) fn remove(options: &RemoveOptions) -> Result<Exit> {
             node: name,
             deadline_s,
             at_deadline,
+            confirm_off: options.confirm_off,
         },
+        Thing::Guest if options.confirm_off => {
+            let message = "--confirm-off is said of a node: of a guest its node tells";
+            return Err(Failure::new(Exit::Usage, message).into());
+        }
         Thing::Guest => Order::DrainGuest {
             guest: name,
             deadline_s,
@@ -451,6 +459,7 @@ pub(crate) fn drain(options: &DrainOptions) -> Result<Exit> {
             node: name,
             deadline_s,
             at_deadline,
+            confirm_off: false,
         },
         Thing::Node => Order::DrainNode {
             node: name,

@@ -39,8 +39,17 @@ fn connections_live_through_a_cluster_s_changes_root() {
         });
     };
     goes_on(&bench);
-    // A guest joins, on the other node; packets come by the other director.
-    bench.add_guest("g2", 2);
+    // A guest joins, on the other node, where fewest are; packets come by the other director.
+    let scale = bench.hitless(&["scale", "2", "--watch"]).output().unwrap();
+    let said = String::from_utf8(scale.stdout).unwrap();
+    let watched = String::from_utf8(scale.stderr).unwrap();
+    assert!(scale.status.success(), "{said}{watched}");
+    assert!(
+        said.starts_with("add-guest-") && said.contains(": done; ") && said.contains(" 0 reset"),
+        "{said}"
+    );
+    assert!(watched.contains("/32768 buckets"), "{watched}");
+    bench.settled();
     bench.direct_by(2);
     goes_on(&bench);
     // The first guest is drained; its connections live on behind the second chance; it is called
@@ -84,7 +93,7 @@ fn connections_live_through_a_cluster_s_changes_root() {
     bench.start_node(1);
     bench.start_node(2);
     bench.settled();
-    let pids: Vec<(PathBuf, u32)> = ["n1/guests/g1/ingress.pid", "n2/guests/g2/ingress.pid"]
+    let pids: Vec<(PathBuf, u32)> = ["n1/guests/g1/ingress.pid", "n2/guests/guest-1/ingress.pid"]
         .iter()
         .map(|path| bench.folder.path().join(path))
         .map(|path| (path.clone(), pid_in(&path).unwrap()))

@@ -191,7 +191,9 @@ impl Controller {
             // Kernels of which a whole report no longer speaks are gone.
             let record = self.records.guests.get(&guest.name);
             let is_reported = record.is_none_or(|record| {
-                !self.records.nodes.contains_key(&record.node)
+                let node = self.records.nodes.get(&record.node);
+                // The operator's word stands for a report.
+                node.is_none_or(|node| node.kernel.is_none())
                     || self
                         .reports()
                         .get(record.node.as_str())

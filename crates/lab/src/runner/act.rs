@@ -112,6 +112,7 @@ impl Runner<'_> {
                     node: node.clone(),
                     deadline_s: None,
                     at_deadline: AtDeadline::Close,
+                    confirm_off: false,
                 };
                 self.order(&order, node)?;
                 self.settle(deadline)?;

@@ -75,8 +75,13 @@ pub fn order(records: &mut Records, view: &View<'_>, order: Order) -> Result<Str
             };
             records.nodes.insert(node, record);
         }
-        Order::RemoveNode { node, .. } => {
-            want_node(records, view, &node, NodeWanted::Leave, &change)
+        Order::RemoveNode {
+            node, confirm_off, ..
+        } => {
+            want_node(records, view, &node, NodeWanted::Leave, &change);
+            if confirm_off {
+                forget_kernel(records, view, &node);
+            }
         }
         Order::DrainNode { node, .. } => {
             want_node(records, view, &node, NodeWanted::Drain, &change)
@@ -165,6 +170,7 @@ pub fn call_back(records: &mut Records, view: &View<'_>, name: &str) -> Result<S
             node,
             deadline_s: None,
             at_deadline: AtDeadline::Close,
+            confirm_off: false,
         },
         Order::RemoveGuest { .. }
         | Order::UpgradeTrafficManagers { .. }
@@ -202,7 +208,26 @@ fn check(records: &Records, view: &View<'_>, order: &Order) -> Result<(), ApiErr
                 _ => Ok(()),
             }
         }
-        Order::RemoveNode { node: name, .. } => node(name).map(|_| ()),
+        Order::RemoveNode {
+            node: name,
+            confirm_off,
+            ..
+        } => {
+            let is_linked = view.reports.contains_key(name.as_str());
+            let has_joined = node(name)?.kernel.is_some();
+            let refused = |text: String| Err(ApiError::new(ErrorCode::Refused, text));
+            match (has_joined, is_linked, confirm_off) {
+                (true, false, false) => refused(format!(
+                    "node \"{name}\" does not answer, and its guests and its director may still \
+                     run: start its agent, or confirm that the machine is off and stays off \
+                     (--confirm-off)"
+                )),
+                (_, true, true) => refused(format!(
+                    "node \"{name}\" answers, so it is not off: remove it without confirming that"
+                )),
+                _ => Ok(()),
+            }
+        }
         Order::AddGuest { guest, node: on } => {
             let on_record = node(on)?;
             if records.site.generation == 0 {
@@ -266,6 +291,30 @@ fn want_node(records: &mut Records, view: &View<'_>, name: &str, wanted: NodeWan
         }
     }
     supersede(records, view, before, change);
+}
+
+/// The operator's word that a node is off: its kernel, and with it those of its guests, are gone,
+/// and nobody waits for its director. One that is on again has another director.
+fn forget_kernel(records: &mut Records, view: &View<'_>, name: &str) {
+    let Some(node) = records.nodes.get_mut(name) else {
+        return;
+    };
+    node.kernel = None;
+    node.is_directing = false;
+    node.is_joined = false;
+    node.director = DirectorId(records.cluster.next_director);
+    records.cluster.next_director = records.cluster.next_director.wrapping_add(1).max(1);
+    let mut dead = Vec::new();
+    let own = records.guests.iter_mut();
+    for (guest, record) in own.filter(|(_, guest)| guest.node == name) {
+        record.boot = None;
+        let kernels = view.table.guests.iter();
+        let named = kernels.filter(|(_, known)| known.name == *guest && known.named > 0);
+        dead.extend(named.map(|(slot, _)| (guest.clone(), *slot)));
+    }
+    for (guest, slot) in dead {
+        super::death::open(records, view, &guest, slot);
+    }
 }
 
 fn supersede(records: &mut Records, view: &View<'_>, before: Option<String>, change: &str) {

@@ -109,9 +109,14 @@ pub fn waits(records: &Records, view: &View<'_>, change: &ChangeRecord) -> Vec<W
         // The others go on without it.
         Subject::Died(_) => Vec::new(),
     };
+    let leaves = matches!(change.subject, Subject::Order(Order::RemoveNode { .. }));
+    let is_off = |node: &str| {
+        let record = records.nodes.get(node);
+        leaves && record.is_none_or(|node| node.kernel.is_none())
+    };
     for node in nodes
         .iter()
-        .filter(|node| !view.reports.contains_key(node.as_str()))
+        .filter(|node| !view.reports.contains_key(node.as_str()) && !is_off(node))
     {
         waits.push(wait(
             WaitCode::NodeNotLinked,
