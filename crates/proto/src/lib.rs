@@ -3,10 +3,11 @@
 //! - [`http1`]: one client connection of an HTTP/1.1 proxy, both directions of it.
 //! - [`http2`]: one end of an HTTP/2 connection, with its streams and tables.
 //! - [`relay`]: one raw TCP pair, half-close and back-pressure.
+//! - [`tls`]: one end of a TLS connection after its handshake.
 //!
 //! **Law** (property-tested for each): `restore(snapshot())` after any byte changes no later event
 //! and no later output. A snapshot opens with its layout version, and is below 300 bytes plus the
-//! bytes that are buffered (and HTTP/2's tables and streams); an unknown version is a typed error,
+//! bytes that are buffered (and HTTP/2's tables and streams, and TLS's secrets); an unknown version is a typed error,
 //! so that a worker of another release never guesses.
 //!
 //! What this crate does not do: no sockets, no clock (time is an argument, in microseconds of any
@@ -16,6 +17,7 @@
 pub mod http1;
 pub mod http2;
 pub mod relay;
+pub mod tls;
 
 mod layout;
 mod semantics;
