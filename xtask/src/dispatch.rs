@@ -49,6 +49,18 @@ const TARGETS: &[Target] = &[
         program: Program::Bench("http1"),
     },
     Target {
+        command: "bench",
+        group: Some("http2"),
+        package: "hitless-proto",
+        program: Program::Bench("http2"),
+    },
+    Target {
+        command: "bench",
+        group: Some("proxy"),
+        package: "hitless-tm",
+        program: Program::Bench("proxy"),
+    },
+    Target {
         command: "fuzz",
         group: None,
         package: "hitless-fuzz",

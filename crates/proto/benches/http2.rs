@@ -1,7 +1,7 @@
 //! What the HTTP/2 codec adds to a request's cost, beside the `h2` crate in the same run.
 //!
-//! `cargo bench -p hitless-proto --bench http2` prints one JSON document in the form of all our
-//! benchmarks. An exchange is both ends: a request with its head encoded, framed, decoded and judged,
+//! `cargo xtask bench http2` prints a table, with `--json` one document in the form of all our
+//! benchmarks; it fails if a goal is missed. An exchange is both ends: a request with its head encoded, framed, decoded and judged,
 //! a response the same way, and its body. The peer is driven over a pipe in memory, ours by passing
 //! buffers; what the pipe costs is in the peer's figure. Ours and theirs alternate; a figure is the
 //! median of the rounds. The row of allocations is exact: they are counted.
@@ -14,6 +14,7 @@
 
 use std::alloc::System;
 use std::hint::black_box;
+use std::process::ExitCode;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -98,12 +99,63 @@ const CASES: &[Case] = &[
     },
 ];
 
-fn main() {
-    let rows: Vec<String> = CASES.iter().flat_map(rows).collect();
-    println!("{{\"group\":\"codec\",\"rows\":[{}]}}", rows.join(","));
+struct Row {
+    measure: String,
+    unit: &'static str,
+    ours: f64,
+    h2: f64,
+    goal: f64,
 }
 
-fn rows(case: &'static Case) -> [String; 2] {
+impl Row {
+    fn is_met(&self) -> bool {
+        self.ours <= self.goal
+    }
+
+    fn json(&self) -> String {
+        format!(
+            "{{\"measure\":\"{}\",\"unit\":\"{}\",\"ours\":{:.1},\"peers\":{{\"h2\":{:.1}}},\
+             \"goal\":\"<= {:.0} {}\",\"met\":{}}}",
+            self.measure,
+            self.unit,
+            self.ours,
+            self.h2,
+            self.goal,
+            self.unit,
+            self.is_met()
+        )
+    }
+
+    fn line(&self) -> String {
+        format!(
+            "{:<80} {:>7.1} {:<2}  h2 {:<8.1} <= {:<6.0} {}",
+            self.measure,
+            self.ours,
+            self.unit,
+            self.h2,
+            self.goal,
+            if self.is_met() { "met" } else { "MISSED" }
+        )
+    }
+}
+
+fn main() -> ExitCode {
+    let rows: Vec<Row> = CASES.iter().flat_map(rows).collect();
+    if std::env::args().any(|argument| argument == "--json") {
+        let rows: Vec<String> = rows.iter().map(Row::json).collect();
+        println!("{{\"group\":\"http2\",\"rows\":[{}]}}", rows.join(","));
+    } else {
+        for row in &rows {
+            println!("{}", row.line());
+        }
+    }
+    match rows.iter().all(Row::is_met) {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    }
+}
+
+fn rows(case: &'static Case) -> [Row; 2] {
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     let mut pair = Pair::new(case);
     let mut peer = Peer::new(case);
@@ -130,17 +182,17 @@ fn rows(case: &'static Case) -> [String; 2] {
     let theirs_allocated = allocations(&mut || peer.turn(case));
     let (ours, theirs) = (median(ours), median(theirs));
     let (measure, goal) = (case.measure, case.goal_ns);
+    let row = |measure, unit, ours, h2, goal| Row {
+        measure,
+        unit,
+        ours,
+        h2,
+        goal,
+    };
+    let allocations = format!("{measure}: allocations");
     [
-        format!(
-            "{{\"measure\":\"{measure}\",\"unit\":\"ns\",\"ours\":{ours:.0},\
-             \"peers\":{{\"h2\":{theirs:.0}}},\"goal\":{goal:.0},\"met\":{}}}",
-            ours <= goal
-        ),
-        format!(
-            "{{\"measure\":\"{measure}: allocations\",\"unit\":\"1\",\"ours\":{ours_allocated:.1},\
-             \"peers\":{{\"h2\":{theirs_allocated:.1}}},\"goal\":0,\"met\":{}}}",
-            ours_allocated == 0.0
-        ),
+        row(measure.to_owned(), "ns", ours, theirs, goal),
+        row(allocations, "1", ours_allocated, theirs_allocated, 0.0),
     ]
 }
 

@@ -1,8 +1,10 @@
 //! What the proxy costs, and for how long a change of its worker stops its connections.
 //!
-//! `cargo bench -p hitless-tm --bench proxy -- GROUP`: `exchange` (CPU and system calls of the
-//! worker for each request), `bulk` (CPU for each byte of long bodies and streams), `stall` (a crash
-//! and a takeover with many connections). Members and clients are threads of this process.
+//! `cargo xtask bench proxy [PART]`: `exchange` (CPU and system calls of the worker for each
+//! request), `bulk` (CPU for each byte of long bodies and streams), `stall` (a crash and a takeover
+//! with many connections); without a part all of them. `--json` prints one document in the form of
+//! all our benchmarks. Members and clients are threads of this process. There are no goals here yet,
+//! and no peers.
 
 #![allow(clippy::unwrap_used, dead_code)]
 
@@ -18,14 +20,60 @@ use std::time::{Duration, Instant};
 use hitless_tm::control::{Outcome, Request};
 use instance::{HttpClient, Instance, Options, own_address};
 
+/// One figure.
+struct Row {
+    measure: String,
+    unit: &'static str,
+    ours: f64,
+    /// What else is to be said of it, for people.
+    note: String,
+}
+
+fn row(measure: impl Into<String>, unit: &'static str, ours: f64) -> Row {
+    Row {
+        measure: measure.into(),
+        unit,
+        ours,
+        note: String::new(),
+    }
+}
+
 fn main() {
-    let group = std::env::args().skip(1).find(|word| !word.starts_with('-'));
-    match group.as_deref() {
-        Some("exchange") => exchange(),
-        Some("bulk") => bulk(),
-        Some("stall") => stall(),
-        // What `cargo bench` and `cargo test --benches` run without being asked.
-        _ => eprintln!("groups: exchange, bulk, stall"),
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let has = |word: &str| words.iter().any(|found| found == word);
+    let part = words.iter().find(|word| !word.starts_with('-'));
+    let parts = [
+        ("exchange", exchange as fn() -> Vec<Row>),
+        ("bulk", bulk),
+        ("stall", stall),
+    ];
+    // What `cargo test --benches` runs is not asked for figures.
+    if !has("--bench") || part.is_some_and(|part| parts.iter().all(|(name, _)| name != part)) {
+        return eprintln!("parts: exchange, bulk, stall");
+    }
+    let chosen = parts
+        .iter()
+        .filter(|(name, _)| part.is_none_or(|part| part == name));
+    let rows: Vec<Row> = chosen.flat_map(|(_, measure)| measure()).collect();
+    if has("--json") {
+        let rows: Vec<serde_json::Value> = rows
+            .iter()
+            .map(|row| {
+                serde_json::json!({
+                    "measure": row.measure,
+                    "unit": row.unit,
+                    "ours": (row.ours * 1000.0).round() / 1000.0,
+                    "peers": {},
+                    "goal": "none",
+                    "met": true,
+                })
+            })
+            .collect();
+        println!("{}", serde_json::json!({ "group": "proxy", "rows": rows }));
+    } else {
+        for row in rows {
+            println!("{}: {:.2} {} {}", row.measure, row.ours, row.unit, row.note);
+        }
     }
 }
 
@@ -110,7 +158,7 @@ fn get(client: &mut HttpClient, count: usize) {
     assert_eq!(body.len(), count);
 }
 
-fn exchange() {
+fn exchange() -> Vec<Row> {
     const BODY: usize = 100;
     const CLIENTS: usize = 16;
     let rounds: usize = 4_000;
@@ -141,22 +189,26 @@ fn exchange() {
         let requests = (CLIENTS * rounds) as u64;
         figures.push((cpu_ns(pid) - before) as f64 / requests as f64 / 1000.0);
     }
-    print_figures("worker CPU of a request, us", &mut figures);
-    count_calls(pid, || run(1, 1_000), 1_000);
+    let mut rows = vec![figure("worker CPU of a request", "us", &mut figures)];
+    rows.extend(count_calls(pid, || run(1, 1_000), 1_000));
+    rows
 }
 
-fn print_figures(what: &str, figures: &mut [f64]) {
+fn figure(what: &str, unit: &'static str, figures: &mut [f64]) -> Row {
     figures.sort_by(f64::total_cmp);
     let (low, median, high) = (
         figures[0],
         figures[figures.len() / 2],
         figures[figures.len() - 1],
     );
-    println!("{what}: {median:.2} ({low:.2} to {high:.2})");
+    Row {
+        note: format!("({low:.2} to {high:.2})"),
+        ..row(what, unit, median)
+    }
 }
 
-/// Prints what `strace` counts while `work` is done.
-fn count_calls(pid: i32, work: impl Fn(), units: u64) {
+/// What `strace` counts while `work` is done; nothing if it is not installed.
+fn count_calls(pid: i32, work: impl Fn(), units: u64) -> Vec<Row> {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("calls");
     let strace = Command::new("strace")
@@ -167,7 +219,8 @@ fn count_calls(pid: i32, work: impl Fn(), units: u64) {
         .stderr(Stdio::null())
         .spawn();
     let Ok(mut strace) = strace else {
-        return println!("system calls: strace is not installed");
+        eprintln!("system calls: strace is not installed");
+        return Vec::new();
     };
     instance::wait_for("strace", || {
         let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
@@ -181,16 +234,19 @@ fn count_calls(pid: i32, work: impl Fn(), units: u64) {
         .args(["-INT", &strace.id().to_string()])
         .status();
     let _ = strace.wait();
+    let mut rows = Vec::new();
     for line in fs::read_to_string(&file).unwrap_or_default().lines() {
         let mut words = line.split_whitespace();
         let (count, name) = (words.next(), words.next());
         if let (Some(Ok(count)), Some(name)) = (count.map(str::parse::<u64>), name) {
-            println!("system calls, {name}: {:.2}", count as f64 / units as f64);
+            let ours = count as f64 / units as f64;
+            rows.push(row(format!("system calls of a request, {name}"), "1", ours));
         }
     }
+    rows
 }
 
-fn bulk() {
+fn bulk() -> Vec<Row> {
     const BODY: usize = 256 << 20;
     let (web, raw) = (member(BODY), source());
     let options = Options {
@@ -222,11 +278,14 @@ fn bulk() {
         read(&mut stream, BODY);
         spliced.push((cpu_ns(pid) - before) as f64 / BODY as f64 * f64::from(1 << 20) / 1000.0);
     }
-    print_figures("worker CPU of a MiB, body of HTTP, us", &mut copied);
-    print_figures("worker CPU of a MiB, raw TCP by splice, us", &mut spliced);
+    vec![
+        figure("worker CPU of a MiB, body of HTTP", "us", &mut copied),
+        figure("worker CPU of a MiB, raw TCP by splice", "us", &mut spliced),
+    ]
 }
 
-fn stall() {
+fn stall() -> Vec<Row> {
+    let mut rows = Vec::new();
     for (kind, count) in [("http", 10_000), ("raw", 4_500)] {
         let web = member(100);
         let echo = instance::Echo::start();
@@ -268,17 +327,23 @@ fn stall() {
             let figure = |name: &str| {
                 instance.labelled(&format!("hitless_change_{name}{{change=\"{change}\"}}"))
             };
-            println!(
-                "{count} {kind} connections, {change}: {} carried, {} reset, ledger's longest stall \
-                 {:.1} ms; longest wait of a client {:.1} ms; over after {:.0} ms",
-                figure("carried_connections"),
-                figure("reset_connections"),
-                figure("stall_seconds") * 1000.0,
-                worst.0.as_secs_f64() * 1000.0,
-                worst.1.as_secs_f64() * 1000.0,
-            );
+            let of = format!("{count} {kind} connections, {change}");
+            let in_ms =
+                |what: &str, seconds: f64| row(format!("{of}: {what}"), "ms", seconds * 1000.0);
+            let count_of = |name: &str| {
+                let what = name.replace('_', " ");
+                row(format!("{of}: {what}"), "1", figure(name))
+            };
+            rows.extend([
+                count_of("carried_connections"),
+                count_of("reset_connections"),
+                in_ms("ledger's longest stall", figure("stall_seconds")),
+                in_ms("longest wait of a client", worst.0.as_secs_f64()),
+                in_ms("over after", worst.1.as_secs_f64()),
+            ]);
         }
     }
+    rows
 }
 
 /// Something goes there and back.

@@ -62,6 +62,7 @@ fn many_streams_share_a_connection_and_few_of_the_member_s() {
     assert!(member.accepted.load(Ordering::Relaxed) <= 100);
     assert_eq!(instance.metric("hitless_connections"), 1.0);
     assert_eq!(instance.metric("hitless_requests_in_flight"), 0.0);
+    assert_eq!(instance.metric("hitless_http2_connections"), 1.0);
     // The same listener serves HTTP/1.1, which uses the same connections to members.
     let before = member.accepted.load(Ordering::Relaxed);
     HttpClient::connect(address).get(700);
@@ -271,6 +272,27 @@ fn a_member_that_refuses_is_passed_over_and_none_is_503() {
     }
     assert!(instance.metric("hitless_connect_retries_total") >= 1.0);
     drop(member);
+}
+
+#[test]
+fn a_flood_ends_its_connection_and_no_other() {
+    let member = Echo::http();
+    let (_instance, address) = start(&member);
+    let mut polite = H2Client::connect(address);
+    polite.ask(10);
+    let mut client = H2Client::connect(address);
+    client.ask(10);
+    // Requests that are taken back at once, more than a second's worth.
+    for _ in 0..2_000 {
+        if client.is_closed || !client.told_to_go.is_empty() {
+            break;
+        }
+        let stream = client.get("/100000");
+        client.reset(stream);
+    }
+    client.until("GOAWAY", |client| !client.told_to_go.is_empty());
+    assert_eq!(client.told_to_go[0].1, ErrorCode::ENHANCE_YOUR_CALM);
+    polite.ask(100_000);
 }
 
 #[test]

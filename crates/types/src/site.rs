@@ -69,6 +69,7 @@ pub struct PoolIndex(pub usize);
 pub struct Pool {
     pub name: Name,
     pub method: Method,
+    pub members_protocol: MembersProtocol,
     /// In the order in which they were written; at least one; no address twice.
     pub members: Vec<Member>,
     /// `None`: members are not probed and are always used.
@@ -93,6 +94,28 @@ impl Method {
         match self {
             Self::RoundRobin => "round_robin",
             Self::LeastConnections => "least_connections",
+        }
+    }
+}
+
+/// What the members of a pool are spoken to in, where a virtual server understands HTTP.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MembersProtocol {
+    /// HTTP/1.1: a connection carries one request at a time.
+    Http1,
+    /// HTTP/2 in cleartext by prior knowledge: connections are shared by many requests.
+    Http2,
+}
+
+impl MembersProtocol {
+    pub const ALL: [Self; 2] = [Self::Http1, Self::Http2];
+
+    /// As it is written in a file.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Http1 => "http1",
+            Self::Http2 => "http2",
         }
     }
 }
@@ -148,7 +171,7 @@ pub struct VirtualServer {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Protocol {
-    /// HTTP/1.1, a member chosen for each request.
+    /// HTTP/1.1 and HTTP/2, a member chosen for each request.
     Http,
     /// Nothing: a member is chosen for each connection.
     Tcp,

@@ -78,6 +78,33 @@ pub fn write_request(
     framing
 }
 
+/// A request as it goes on in HTTP/2: another hop's, with the same fields.
+pub fn onward(from: &Head, rewrite: &Rewrite, client: IpAddr, head: &mut Head) {
+    let (scheme, path) = (from.scheme(), from.path());
+    match (from.protocol(), from.authority()) {
+        (Some(protocol), authority) => {
+            head.begin_connect(protocol, scheme, authority.unwrap_or(b""), path);
+        }
+        (None, authority) => head.begin_request(from.method(), scheme, authority, path),
+    }
+    let merges = rewrite.forwarded_for != ForwardedFor::Keep;
+    for field in from.fields() {
+        match field.name {
+            b"x-forwarded-for" if merges => {}
+            name if field.is_sensitive => head.push_sensitive(name, field.value),
+            name => head.push(name, field.value),
+        }
+    }
+    if merges {
+        let mut value = Vec::new();
+        forwarded(from, rewrite, client, &mut value);
+        head.push(b"x-forwarded-for", &value);
+    }
+    if let Some(via) = rewrite.via.as_deref() {
+        head.push(b"via", format!("2 {via}").as_bytes());
+    }
+}
+
 /// Writes a response as HTTP/1.1 for a client. `has_body`: data or trailers may follow.
 pub fn write_response(head: &Head, has_body: bool, closes: bool, out: &mut Vec<u8>) -> Framing {
     let status = head.status();
@@ -215,6 +242,12 @@ fn cookies(head: &Head, out: &mut Vec<u8>) {
 
 fn forwarded_for(head: &Head, rewrite: &Rewrite, client: IpAddr, out: &mut Vec<u8>) {
     out.extend_from_slice(b"x-forwarded-for: ");
+    forwarded(head, rewrite, client, out);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// The value of X-Forwarded-For.
+fn forwarded(head: &Head, rewrite: &Rewrite, client: IpAddr, out: &mut Vec<u8>) {
     if rewrite.forwarded_for == ForwardedFor::Append {
         let before = head
             .fields()
@@ -224,7 +257,7 @@ fn forwarded_for(head: &Head, rewrite: &Rewrite, client: IpAddr, out: &mut Vec<u
             out.extend_from_slice(b", ");
         }
     }
-    write!(out, "{}\r\n", client.to_canonical()).expect("a vector takes all writes");
+    write!(out, "{}", client.to_canonical()).expect("a vector takes all writes");
 }
 
 fn line(name: &[u8], value: &[u8], out: &mut Vec<u8>) {

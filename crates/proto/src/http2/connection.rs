@@ -145,6 +145,11 @@ impl Connection {
         &self.remote
     }
 
+    /// Whether the peer has announced anything: before that, its limits are not known.
+    pub fn has_peer_settings(&self) -> bool {
+        matches!(self.phase, Phase::Open | Phase::Failed)
+    }
+
     /// The tables of both directions: what the peer's encoder and ours know.
     pub fn tables(&self) -> (&Table, &Table) {
         (self.decoder.table(), self.encoder.table())

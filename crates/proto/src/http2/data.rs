@@ -209,7 +209,10 @@ impl Connection {
     pub(super) fn free(&mut self, bytes: u32, limits: &Limits, out: &mut Vec<u8>) {
         self.freed = self.freed.saturating_add(bytes);
         let window = limits.connection_window_bytes.max(WINDOW_BYTES_INITIAL);
-        if self.freed >= window / 2 {
+        // As much as is left, too: streams that stall hold some of the window for long, and what is
+        // left must not wait for a half that cannot come.
+        let is_scarce = self.freed > 0 && i64::from(self.freed) >= self.recv_window;
+        if self.freed >= window / 2 || is_scarce {
             frame::write_window_update(0, self.freed, out);
             self.recv_window += i64::from(self.freed);
             self.freed = 0;

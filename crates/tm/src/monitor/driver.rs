@@ -11,7 +11,7 @@ use std::time::Duration;
 use hitless_core::health::{
     Action, Failure, Health, HealthReason, Outcome, ProbeId, Prober, Rules,
 };
-use hitless_types::site::{Monitor, Probe, Site};
+use hitless_types::site::{MembersProtocol, Monitor, Probe, Site};
 use mio::{Events, Interest, Poll, Token};
 use rustix::time::{ClockId, clock_gettime};
 
@@ -31,6 +31,7 @@ pub(super) struct Watched {
     key: MemberKey,
     state: Arc<MemberState>,
     probe: Probe,
+    protocol: MembersProtocol,
     rules: Rules,
 }
 
@@ -59,6 +60,7 @@ pub(super) fn plan(board: &Board, site: &Site) -> Plan {
                 },
                 state,
                 probe: monitor.probe.clone(),
+                protocol: pool.members_protocol,
                 rules: rules(monitor),
             });
         }
@@ -230,7 +232,8 @@ impl Driver {
                 error: format!("{PROBES_MAX} probes run at a time already"),
             })
         } else {
-            Running::start(&member.watched.probe, member.watched.key.address)
+            let watched = &member.watched;
+            Running::start(&watched.probe, watched.protocol, watched.key.address)
         };
         let registered = started.and_then(|mut running| {
             let interest = Interest::READABLE | Interest::WRITABLE;

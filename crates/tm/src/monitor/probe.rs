@@ -12,7 +12,8 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::SocketAddr;
 
 use hitless_core::health::{Failure, Outcome};
-use hitless_types::site::Probe;
+use hitless_proto::http2::{Connection, Context, Event, Head, Limits, Work};
+use hitless_types::site::{MembersProtocol, Probe};
 use mio::net::TcpStream;
 
 /// Bytes of a response's head: more headers than a health page has.
@@ -30,6 +31,59 @@ pub(super) struct Running {
     expect: Option<u16>,
     request: Vec<u8>,
     head: Vec<u8>,
+    /// For a member that is spoken to in HTTP/2.
+    http2: Option<Box<Http2>>,
+}
+
+/// The client's end of such a probe.
+#[derive(Debug)]
+struct Http2 {
+    codec: Connection,
+    work: Work,
+    limits: Limits,
+}
+
+impl Http2 {
+    /// With the request, which goes out at once with what a connection begins with.
+    fn start(host: &str, path: &str) -> (Self, Vec<u8>) {
+        let (limits, mut work) = (Limits::default(), Work::default());
+        let cx = Context {
+            now_us: 0,
+            limits: &limits,
+        };
+        let mut codec = Connection::client(&cx, &mut work.out);
+        let mut head = Head::default();
+        head.begin_request(b"GET", b"http", Some(host.as_bytes()), path.as_bytes());
+        head.push(b"user-agent", b"hitless-monitor");
+        head.push(b"accept", b"*/*");
+        // A fresh connection has a stream, and its peer has not said what it takes.
+        let _ = codec.open(&cx, &head, true, &mut work.out);
+        let request = core::mem::take(&mut work.out);
+        let http2 = Self {
+            codec,
+            work,
+            limits,
+        };
+        (http2, request)
+    }
+
+    /// The status of the final response. `Err` if it is not HTTP/2, or nothing that answers.
+    fn status(&mut self, bytes: &[u8]) -> Result<Option<u16>, ()> {
+        self.codec.feed(bytes);
+        let cx = Context {
+            now_us: 0,
+            limits: &self.limits,
+        };
+        loop {
+            let mut body = Vec::new();
+            match self.codec.poll_event(&cx, &mut self.work, &mut body) {
+                Event::NeedMore | Event::Wait => return Ok(None),
+                Event::Response { .. } => return Ok(Some(self.work.head.status())),
+                Event::Failed(_) | Event::Closed | Event::Reset { .. } => return Err(()),
+                _ => {}
+            }
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -57,12 +111,22 @@ pub(super) enum Progress {
 
 impl Running {
     /// Begins to connect.
-    pub(super) fn start(probe: &Probe, member: SocketAddr) -> Result<Self, Failure> {
+    pub(super) fn start(
+        probe: &Probe,
+        protocol: MembersProtocol,
+        member: SocketAddr,
+    ) -> Result<Self, Failure> {
         let stream = TcpStream::connect(member).map_err(|error| failure_of(&error))?;
+        let mut http2 = None;
         let (expect, request) = match probe {
             Probe::Tcp => (None, Vec::new()),
             Probe::Http { path, host, expect } => {
                 let host = host.clone().unwrap_or_else(|| member.to_string());
+                if protocol == MembersProtocol::Http2 {
+                    let (made, request) = Http2::start(&host, path);
+                    http2 = Some(Box::new(made));
+                    return Ok(Self::new(stream, Some(*expect), request, http2));
+                }
                 let request = format!(
                     "GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: hitless-monitor\r\n\
                      Accept: */*\r\nConnection: close\r\n\r\n"
@@ -70,13 +134,23 @@ impl Running {
                 (Some(*expect), request.into_bytes())
             }
         };
-        Ok(Self {
+        Ok(Self::new(stream, expect, request, http2))
+    }
+
+    fn new(
+        stream: TcpStream,
+        expect: Option<u16>,
+        request: Vec<u8>,
+        http2: Option<Box<Http2>>,
+    ) -> Self {
+        Self {
             stream,
             phase: Phase::Connecting,
             expect,
             request,
             head: Vec::new(),
-        })
+            http2,
+        }
     }
 
     /// Goes on as far as the socket allows.
@@ -143,9 +217,15 @@ impl Running {
         if read == 0 {
             return Ok(Some(self.result(Err(Failure::Closed))));
         }
-        self.head.extend_from_slice(&buffer[..read]);
         let expected = self.expect.unwrap_or_default();
-        Ok(match status_of(&mut self.head) {
+        let status = match &mut self.http2 {
+            Some(http2) => http2.status(&buffer[..read]),
+            None => {
+                self.head.extend_from_slice(&buffer[..read]);
+                status_of(&mut self.head)
+            }
+        };
+        Ok(match status {
             Ok(Some(found)) if found == expected => Some(self.result(Ok(()))),
             Ok(Some(found)) => Some(self.result(Err(Failure::Status { found, expected }))),
             Ok(None) if self.head.len() < HEAD_MAX => None,
@@ -154,7 +234,9 @@ impl Running {
     }
 
     fn result(&mut self, result: Result<(), Failure>) -> Progress {
+        // A connection of HTTP/2 is not ended by its member.
         let reads_on = matches!(self.phase, Phase::Reading)
+            && self.http2.is_none()
             && matches!(result, Ok(()) | Err(Failure::Status { .. }));
         self.phase = if reads_on {
             Phase::Rest { read: 0 }

@@ -39,6 +39,8 @@ pub(super) enum Source {
     HttpMember(usize),
     /// A client's HTTP/2 connection.
     Front(usize),
+    /// A member's.
+    Trunk(usize),
 }
 
 const KIND_SHIFT: u32 = 56;
@@ -55,6 +57,7 @@ impl Source {
             Self::HttpClient(index) => (4, index),
             Self::HttpMember(index) => (5, index),
             Self::Front(index) => (6, index),
+            Self::Trunk(index) => (7, index),
         };
         Token(kind << KIND_SHIFT | index)
     }
@@ -70,7 +73,8 @@ impl Source {
             (3, index) => Self::TcpMember(index),
             (4, index) => Self::HttpClient(index),
             (5, index) => Self::HttpMember(index),
-            (_, index) => Self::Front(index),
+            (6, index) => Self::Front(index),
+            (_, index) => Self::Trunk(index),
         }
     }
 }

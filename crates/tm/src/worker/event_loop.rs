@@ -197,6 +197,7 @@ impl EventLoop {
             for token in due.drain(..) {
                 self.on_timer(token);
             }
+            http2::flush_trunks(&mut self.core, &mut self.http);
             self.on_turn();
             self.core.flush_entries();
         }
@@ -236,6 +237,7 @@ impl EventLoop {
             Source::HttpClient(index) => http::on_client(core, room, http, index, event),
             Source::HttpMember(index) => http::on_member(core, room, http, index, event),
             Source::Front(index) => http2::on_front(core, room, http, index, event),
+            Source::Trunk(index) => http2::on_trunk(core, room, http, index, event),
             Source::Listener(server) => self.accept(server),
             Source::Inbox => self.on_commands(),
             Source::Keeper => self.on_keeper(),
@@ -256,6 +258,7 @@ impl EventLoop {
             Source::HttpClient(index) => http::work(core, room, http, index),
             Source::HttpMember(index) => http::on_member_again(core, room, http, index),
             Source::Front(index) => http2::work(core, room, http, index),
+            Source::Trunk(index) => http2::work_trunk(core, room, http, index),
             Source::Listener(server) => self.accept(server),
             Source::Inbox | Source::Keeper | Source::Takeover => {}
         }
@@ -274,6 +277,7 @@ impl EventLoop {
             Source::HttpClient(index) => http::on_client_timer(core, room, http, index),
             Source::HttpMember(index) => http::on_member_timer(core, http, index),
             Source::Front(index) => http2::on_front_timer(core, room, http, index),
+            Source::Trunk(index) => http2::on_trunk_timer(core, room, http, index),
             _ => {}
         }
     }

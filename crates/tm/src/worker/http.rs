@@ -24,7 +24,7 @@ pub(super) use self::exchange::{give_back, open_up, take_idle};
 pub(super) use self::flow::send;
 use self::flow::{Flushed, flush, read_client, read_member};
 use super::core_of_lane::{Core, ROUNDS_MAX, Source};
-use super::http2::{self, Exchange, Front};
+use super::http2::{self, Exchange, Front, Trunk};
 use super::stats::Lane;
 use super::trial::Point;
 
@@ -43,7 +43,7 @@ pub(super) const SCRATCH_BYTES: usize = 4 * READ_BYTES_MAX;
 /// Idle connections kept per member by one event loop: more than it uses at once is of no use.
 const IDLE_PER_MEMBER_MAX: usize = 256;
 /// An idle connection to a member is closed after this; members commonly keep them for a minute.
-const MEMBER_IDLE_US_MAX: u64 = 30_000_000;
+pub(super) const MEMBER_IDLE_US_MAX: u64 = 30_000_000;
 
 /// What a thread lends to the connection that it works on.
 #[derive(Debug)]
@@ -126,6 +126,23 @@ pub(super) struct Http {
     /// Clients' HTTP/2 connections, and the requests on them.
     pub(super) fronts: Slab<Front>,
     pub(super) exchanges: Slab<Exchange>,
+    /// Members' HTTP/2 connections.
+    pub(super) trunks: Slab<Trunk>,
+    /// Those with output of this turn, and clients' connections with output of one piece of work.
+    pub(super) touched_trunks: Vec<usize>,
+    pub(super) touched_fronts: Vec<usize>,
+    /// HTTP/2 stands still: its connections to members are being handed over.
+    pub(super) is_frozen: bool,
+    /// Places of members' connections that are being carried over, by their numbers in records.
+    pub(super) carried: Vec<(u32, usize)>,
+}
+
+impl Http {
+    pub(super) fn touch_trunk(&mut self, place: usize) {
+        if !self.touched_trunks.contains(&place) {
+            self.touched_trunks.push(place);
+        }
+    }
 }
 
 impl Client {

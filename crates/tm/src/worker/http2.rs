@@ -13,6 +13,9 @@
 //! member is not read while bytes of its response wait, and a client's window opens only for bytes
 //! that have gone on. Nobody is told to go but by a drain.
 //!
+//! Members speak HTTP/1.1, each request on a connection of its own while it lasts, or HTTP/2: then
+//! streams of many clients share few connections ([`trunk`]).
+//!
 //! A front's state is in this process alone: it is carried over by a takeover and lost, with a
 //! reset, if the process is killed.
 
@@ -25,9 +28,14 @@ use hitless_proto::http2::{Connection, Context, Head, Work, frame};
 use super::core_of_lane::Core;
 use super::http::Closing;
 
+pub(super) use self::answer::fail;
 pub(super) use self::exchange::{connect_failed, put_off, work_exchange};
-pub(super) use self::front::{begin, on_front, on_front_timer, take_over_client, work};
+pub(super) use self::front::{begin_carried, on_front, on_front_timer, take_over_client, work};
 pub(super) use self::leave::end;
+pub(super) use self::trunk::{
+    STREAMS_PER_TRUNK, Trunk, flush_trunks, insert as insert_trunk, on_trunk, on_trunk_timer,
+    rejoin, seek, thaw, work_trunk,
+};
 
 mod answer;
 mod exchange;
@@ -35,6 +43,7 @@ mod front;
 mod leave;
 mod member;
 mod request;
+mod trunk;
 
 /// What a thread lends to the connection that it works on.
 #[derive(Debug, Default)]
@@ -43,6 +52,8 @@ pub(super) struct Room {
     work: Work,
     /// A head on its way out.
     head: Head,
+    /// Head of the last event, and output for the trunk that is worked on.
+    trunk: Work,
     /// Text for a member that speaks HTTP/1.1.
     text: Vec<u8>,
 }
@@ -90,7 +101,17 @@ pub(super) struct Exchange {
     /// Place of the member's connection. `None`: before there is one, and once it has done its
     /// part.
     pub(super) up: Option<usize>,
-    /// Reads the response.
+    /// Its trunk and stream there, with a member that speaks HTTP/2; it never has both this and the
+    /// above.
+    pub(super) trunk: Option<(usize, u32)>,
+    /// The trunk whose member's settings it waits for.
+    pub(super) queued: Option<usize>,
+    /// Whose the trunk is.
+    pub(super) member: usize,
+    /// For such a member, while the request may have to be sent once more.
+    pub(super) head: Option<Box<Head>>,
+    pub(super) repeats: u8,
+    /// Reads the response of a member that speaks HTTP/1.1.
     pub(super) codec: http1::Connection,
     /// The request's body goes on in chunks.
     pub(super) is_chunked: bool,
@@ -159,6 +180,11 @@ impl Exchange {
             front,
             stream,
             up: None,
+            trunk: None,
+            queued: None,
+            member: 0,
+            head: None,
+            repeats: 0,
             codec: http1::Connection::awaiting_response(now_us, is_head),
             is_chunked: false,
             is_repeatable: false,

@@ -12,7 +12,7 @@ use hitless_types::site::Protocol;
 
 use super::core_of_lane::{Core, Pipe};
 use super::http::{Client, Closing, Up};
-use super::http2::{Exchange, Front, Half, Leaving};
+use super::http2::{Exchange, Front, Half, Leaving, Trunk};
 use super::tcp::{CLIENT, MEMBER, Pair};
 use crate::wire::{Malformed, Reader, Writer};
 
@@ -23,6 +23,8 @@ pub(super) enum Item {
     Http(Box<Client>, Option<Up>),
     /// A client's HTTP/2 connection with its streams' exchanges.
     Front(Box<Front>, Vec<(Exchange, Option<Up>)>),
+    /// A member's HTTP/2 connection, with the number by which exchanges name it.
+    Trunk(u32, Box<Trunk>),
     /// An idle connection to a member.
     Idle(Up),
 }
@@ -51,6 +53,7 @@ impl Item {
                 let ups = ups.map(|up| up.socket.as_fd());
                 core::iter::once(front.socket.as_fd()).chain(ups).collect()
             }
+            Self::Trunk(_, trunk) => vec![trunk.socket.as_fd()],
             Self::Idle(up) => vec![up.socket.as_fd()],
         }
     }
@@ -64,6 +67,7 @@ impl Item {
         };
         match self {
             Self::Tcp(_) | Self::Idle(_) => 0,
+            Self::Trunk(_, trunk) => trunk.codec.stuck().len() + trunk.codec.unsent().len(),
             Self::Http(client, _) => of_codec(&client.codec),
             Self::Front(front, exchanges) => {
                 let own = front.codec.stuck().len() + front.codec.unsent().len();
@@ -81,7 +85,7 @@ impl Item {
             Self::Tcp(pair) => Some(pair.slot),
             Self::Http(client, _) => Some(client.slot),
             Self::Front(front, _) => Some(front.slot),
-            Self::Idle(_) => None,
+            Self::Idle(_) | Self::Trunk(..) => None,
         }
     }
 
@@ -130,6 +134,14 @@ impl Item {
                     write_up_if(core, up.as_ref(), w);
                 }
             }
+            Self::Trunk(number, trunk) => {
+                w.u8(5).u32(*number);
+                write_member(core, trunk.member, w);
+                w.u8(trunk.is_connecting.into())
+                    .u8(trunk.is_at_end.into())
+                    .u64(trunk.since_us)
+                    .bytes(&trunk.codec.snapshot(core.now_us));
+            }
             Self::Idle(up) => {
                 w.u8(3);
                 write_up(core, up, w);
@@ -149,6 +161,7 @@ impl Item {
             2 => read_http(core, r, fds),
             3 => read_up(core, r, fds).map(Self::Idle),
             4 => read_front(core, r, fds),
+            5 => read_trunk(core, r, fds),
             _ => Err(Malformed),
         }
     }
@@ -307,6 +320,20 @@ fn read_front(
     Ok(Item::Front(Box::new(front), exchanges))
 }
 
+fn read_trunk(
+    core: &mut Core,
+    r: &mut Reader<'_>,
+    fds: &mut impl Iterator<Item = OwnedFd>,
+) -> Result<Item, Malformed> {
+    let (number, member) = (r.u32()?, read_member(core, r)?);
+    let (is_connecting, is_at_end, since_us) = (r.flag()?, r.flag()?, r.u64()?);
+    let codec = http2::Connection::restore(r.bytes()?, core.now_us).map_err(|_| Malformed)?;
+    let socket = fds.next().ok_or(Malformed)?;
+    let mut trunk = Trunk::new(socket, member, codec, is_connecting, since_us);
+    trunk.is_at_end = is_at_end;
+    Ok(Item::Trunk(number, Box::new(trunk)))
+}
+
 fn write_exchange(core: &Core, exchange: &Exchange, w: &mut Writer) {
     w.u32(exchange.stream)
         .u8(exchange.is_chunked.into())
@@ -316,6 +343,39 @@ fn write_exchange(core: &Core, exchange: &Exchange, w: &mut Writer) {
     w.bytes(&exchange.codec.snapshot(core.now_us));
     write_half(&exchange.request, w);
     write_half(&exchange.response, w);
+    w.u8(exchange.trunk.is_some().into());
+    if let Some((number, stream)) = exchange.trunk {
+        w.u32(number as u32).u32(stream);
+    }
+    w.u8(exchange.repeats).u8(exchange.queued.is_some().into());
+    w.u8(exchange.head.is_some().into());
+    if let Some(head) = &exchange.head {
+        w.bytes(head.method()).bytes(head.scheme());
+        w.u8(head.authority().is_some().into());
+        w.bytes(head.authority().unwrap_or_default())
+            .bytes(head.path());
+        write_fields(head, w);
+    }
+}
+
+fn write_fields(head: &http2::Head, w: &mut Writer) {
+    w.u32(head.fields().count() as u32);
+    for field in head.fields() {
+        w.bytes(field.name)
+            .bytes(field.value)
+            .u8(field.is_sensitive.into());
+    }
+}
+
+fn read_fields(r: &mut Reader<'_>, head: &mut http2::Head) -> Result<(), Malformed> {
+    for _ in 0..r.u32()? {
+        let (name, value) = (r.bytes()?, r.bytes()?);
+        match r.flag()? {
+            true => head.push_sensitive(name, value),
+            false => head.push(name, value),
+        }
+    }
+    Ok(())
 }
 
 /// Its place in a front is given when it is inserted.
@@ -328,6 +388,20 @@ fn read_exchange(core: &Core, r: &mut Reader<'_>) -> Result<Exchange, Malformed>
     exchange.codec = Connection::restore(r.bytes()?, core.now_us).map_err(|_| Malformed)?;
     exchange.request = read_half(r)?;
     exchange.response = read_half(r)?;
+    if r.flag()? {
+        exchange.trunk = Some((r.u32()? as usize, r.u32()?));
+    }
+    exchange.repeats = r.u8()?;
+    exchange.queued = r.flag()?.then_some(usize::MAX);
+    if r.flag()? {
+        let (method, scheme) = (r.bytes()?, r.bytes()?);
+        let (has_authority, authority) = (r.flag()?, r.bytes()?);
+        let authority = has_authority.then_some(authority);
+        let mut head = Box::<http2::Head>::default();
+        head.begin_request(method, scheme, authority, r.bytes()?);
+        read_fields(r, &mut head)?;
+        exchange.head = Some(head);
+    }
     Ok(exchange)
 }
 
@@ -337,12 +411,7 @@ fn write_half(half: &Half, w: &mut Writer) {
         .u8(half.is_done.into())
         .u8(half.trailers.is_some().into());
     if let Some(head) = &half.trailers {
-        w.u32(head.fields().count() as u32);
-        for field in head.fields() {
-            w.bytes(field.name)
-                .bytes(field.value)
-                .u8(field.is_sensitive.into());
-        }
+        write_fields(head, w);
     }
 }
 
@@ -356,13 +425,7 @@ fn read_half(r: &mut Reader<'_>) -> Result<Half, Malformed> {
     if r.flag()? {
         let mut head = Box::<http2::Head>::default();
         head.begin_trailers();
-        for _ in 0..r.u32()? {
-            let (name, value) = (r.bytes()?, r.bytes()?);
-            match r.flag()? {
-                true => head.push_sensitive(name, value),
-                false => head.push(name, value),
-            }
-        }
+        read_fields(r, &mut head)?;
         half.trailers = Some(head);
     }
     Ok(half)

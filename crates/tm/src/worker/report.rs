@@ -29,6 +29,7 @@ struct Census {
     by_server: HashMap<u64, u64>,
     connections: u64,
     in_flight: u64,
+    http2: u64,
 }
 
 impl Census {
@@ -39,6 +40,7 @@ impl Census {
                 let slot = slots.slot(lane, index);
                 if matches!(slot.kind(), Some(Kind::Http | Kind::Tcp | Kind::Http2)) {
                     census.connections += 1;
+                    census.http2 += u64::from(slot.kind() == Some(Kind::Http2));
                     census.in_flight += match slot.kind() {
                         Some(Kind::Http2) => slot.read_done.load(Ordering::Relaxed),
                         _ => u64::from(slot.has_flag(IN_FLIGHT)),

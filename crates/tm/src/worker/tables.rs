@@ -12,8 +12,10 @@ use std::sync::atomic::Ordering;
 
 use hitless_carry::slots::Slots;
 use hitless_proto::{http1, http2};
-use hitless_types::site::{Method, Protocol, Site};
+use hitless_types::site::{MembersProtocol, Method, Protocol, Site};
 
+use super::http::MEMBER_IDLE_US_MAX;
+use super::http2::STREAMS_PER_TRUNK;
 use super::stats::{Keyed, member_key, server_key};
 use crate::monitor::{Board, MemberState};
 
@@ -30,6 +32,8 @@ pub(super) struct Tables {
     pub(super) members: Vec<Member>,
     pub(super) limits: http1::Limits,
     pub(super) http2_limits: http2::Limits,
+    /// Towards members that speak HTTP/2.
+    pub(super) trunk_limits: http2::Limits,
     pub(super) rewrite: http1::Rewrite,
     pub(super) times: Times,
     /// Client connections of this event loop at most.
@@ -45,6 +49,7 @@ pub(super) struct Server {
     /// `None` once a reload removed it, and while the worker is being handed over or drained.
     pub(super) listener: Option<OwnedFd>,
     pub(super) method: Method,
+    pub(super) members_speak_http2: bool,
     pub(super) choices: Vec<Choice>,
     turn: usize,
     /// Its counters' place in the lane.
@@ -70,6 +75,8 @@ pub(super) struct Member {
     pub(super) open: u32,
     /// Idle HTTP connections, by their place; the last one used last.
     pub(super) idle: Vec<usize>,
+    /// HTTP/2 connections, by their place.
+    pub(super) trunks: Vec<usize>,
 }
 
 impl Tables {
@@ -86,6 +93,12 @@ impl Tables {
     ) -> Vec<(usize, OwnedFd)> {
         self.limits = limits(site);
         self.http2_limits = http2_limits(site);
+        self.trunk_limits = http2::Limits {
+            idle_time_us: MEMBER_IDLE_US_MAX,
+            // Clients that do not read hold up nobody else: there is a window for every stream.
+            connection_window_bytes: STREAMS_PER_TRUNK * self.http2_limits.stream_window_bytes,
+            ..self.http2_limits.clone()
+        };
         self.times = Times {
             connect_us: site.timeouts.connect.as_micros() as u64,
             idle_us: site.timeouts.idle.as_micros() as u64,
@@ -115,6 +128,7 @@ impl Tables {
                     requested: virtual_server.listen,
                     listener,
                     method: pool.method,
+                    members_speak_http2: pool.members_protocol == MembersProtocol::Http2,
                     choices,
                     turn: lane as usize,
                     keyed: slots.keyed_index(lane, key),
@@ -125,6 +139,7 @@ impl Tables {
             let server = &mut self.servers[at];
             server.protocol = virtual_server.protocol;
             server.method = pool.method;
+            server.members_speak_http2 = pool.members_protocol == MembersProtocol::Http2;
             server.choices = choices;
             if server.requested != virtual_server.listen || server.listener.is_none() {
                 unused.extend(server.listener.take().map(|old| (at, old)));
@@ -178,6 +193,7 @@ impl Tables {
             keyed,
             open: 0,
             idle: Vec::new(),
+            trunks: Vec::new(),
         });
         self.members.len() - 1
     }
@@ -241,6 +257,7 @@ impl Tables {
             requested: SocketAddr::from(([0, 0, 0, 0], 0)),
             listener: None,
             method: Method::RoundRobin,
+            members_speak_http2: false,
             choices: Vec::new(),
             turn: 0,
             keyed: 0,
@@ -274,6 +291,7 @@ impl Tables {
             keyed: 0,
             open: 0,
             idle: Vec::new(),
+            trunks: Vec::new(),
         });
         self.members.len() - 1
     }

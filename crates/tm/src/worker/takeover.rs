@@ -19,6 +19,9 @@
 //! file, written by the successor before it serves it: what it owns when it dies after End is lost
 //! or lives on as after any crash, and is counted so.
 //!
+//! HTTP/2 connections to members go first, and from then on nothing of HTTP/2 is served here: their
+//! streams belong to clients that are sent later.
+//!
 //! HTTP stands still for as long as the HTTP connections of the fullest lane take: some 5 µs each,
 //! 50 ms for 10,000. Connections stay in their slots, and the keeper's duplicates stay as they are.
 //! Between two batches the predecessor serves what it has not sent yet; new connections wait in the
@@ -156,9 +159,18 @@ impl EventLoop {
                         http.exchanges[at].up = Some(insert_up(core, http, up, user));
                         http2::put_off(core, http, at);
                     }
+                    if http2::rejoin(core, http, at) {
+                        continue;
+                    }
+                    if http.exchanges[at].queued.take().is_some() {
+                        http2::seek(core, room, http, at);
+                    } else {
+                        http2::fail(core, room, http, at, 502);
+                    }
                 }
-                http2::begin(core, room, http, index);
+                http2::begin_carried(core, room, http, index);
             }
+            Item::Trunk(number, trunk) => http2::insert_trunk(core, http, number, *trunk),
             Item::Idle(up) => {
                 let member = up.member;
                 let at = http.ups.insert(up);

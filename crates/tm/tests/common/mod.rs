@@ -4,6 +4,7 @@
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
 pub mod h2;
+pub mod h2_member;
 
 use std::fs;
 use std::io::{Read, Write};

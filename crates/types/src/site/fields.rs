@@ -15,7 +15,7 @@ pub const SITE: Mapping = Mapping {
 
 pub const POOL: Mapping = Mapping {
     name: "pool",
-    fields: &["method", "members", "monitor"],
+    fields: &["method", "members_protocol", "members", "monitor"],
 };
 
 pub const MEMBER: Mapping = Mapping {

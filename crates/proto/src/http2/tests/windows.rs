@@ -431,3 +431,23 @@ fn a_turn_ends_when_its_output_is_large_enough() {
     }
     assert_eq!(connection.streams(), 0);
 }
+
+/// Streams whose bytes nobody releases hold most of the window: what is left goes round all the same.
+#[test]
+fn streams_that_stall_do_not_stop_the_rest_of_the_window() {
+    let mut end = End::server();
+    end.releases = false;
+    for stream in (1..20).step_by(2) {
+        end.input(headers(stream, POST, false));
+        for _ in 0..4 {
+            end.input(data(stream, &[1; 16_000], false));
+        }
+    }
+    end.releases = true;
+    end.input(headers(21, POST, false));
+    // 640,000 of 1,048,576 bytes are held: less than half is left, for far more than that.
+    for _ in 0..200 {
+        end.input(data(21, &[2; 16_000], false));
+    }
+    assert_eq!(end.faults(), []);
+}

@@ -36,12 +36,15 @@ pub(super) fn request(
     let server = client.server;
     core.count_server(server, Keyed::Requests, 1);
     client.tried.clear();
-    if !obtain(core, http, index) {
+    // The members of a pool of HTTP/2 are spoken to for clients of HTTP/2 alone.
+    let is_spoken = !core.tables.servers[server].members_speak_http2;
+    if !is_spoken || !obtain(core, http, index) {
+        let status = if is_spoken { 503 } else { 505 };
         let client = &mut http.clients[index];
         let consumed = with_context(core, client.address, |cx| {
             client
                 .codec
-                .answer(cx, &room.scratch[at..length], &mut room.work, 503)
+                .answer(cx, &room.scratch[at..length], &mut room.work, status)
         });
         core.count(Lane::Refusals, 1);
         core.count_server(server, Keyed::Failures, 1);

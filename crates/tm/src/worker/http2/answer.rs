@@ -9,7 +9,13 @@ use crate::worker::http::{Http, Room};
 use crate::worker::stats::Keyed;
 
 /// The exchange cannot go on. Output is for its front, in the room.
-pub(super) fn fail(core: &mut Core, room: &mut Room, http: &mut Http, at: usize, status: u16) {
+pub(in crate::worker) fn fail(
+    core: &mut Core,
+    room: &mut Room,
+    http: &mut Http,
+    at: usize,
+    status: u16,
+) {
     let exchange = &http.exchanges[at];
     let (front, stream) = (&mut http.fronts[exchange.front], exchange.stream);
     core.count_server(front.server, Keyed::Failures, 1);

@@ -3,14 +3,14 @@
 use hitless_proto::http1::Side;
 use hitless_proto::http2::ErrorCode;
 
-use super::{Half, answer, context, front, member};
+use super::{Half, answer, context, front, member, trunk};
 use crate::worker::core_of_lane::{Core, ROUNDS_MAX, Source};
 use crate::worker::http::{Http, Room, User, give_back, open_up, take_idle};
 use crate::worker::stats::{Keyed, Lane};
 use crate::worker::tcp::CONNECT_TRIES_MAX;
 
 /// Finds the exchange a member: an idle connection, or a new one. `false`: there is no usable one.
-pub(super) fn obtain(core: &mut Core, http: &mut Http, at: usize) -> bool {
+pub(super) fn obtain(core: &mut Core, room: &mut Room, http: &mut Http, at: usize) -> bool {
     loop {
         let exchange = &mut http.exchanges[at];
         if exchange.tried.len() >= CONNECT_TRIES_MAX {
@@ -20,6 +20,12 @@ pub(super) fn obtain(core: &mut Core, http: &mut Http, at: usize) -> bool {
         let Some(member) = core.tables.choose(server, &exchange.tried) else {
             return false;
         };
+        if http.exchanges[at].head.is_some() {
+            if trunk::join(core, room, http, at, member) {
+                return true;
+            }
+            continue;
+        }
         if let Some(up) = take_idle(core, http, member, User::Exchange(at)) {
             let exchange = &mut http.exchanges[at];
             if exchange.is_repeatable {
@@ -70,7 +76,7 @@ fn connect_again(core: &mut Core, room: &mut Room, http: &mut Http, at: usize) {
         give_back(core, http, up, false);
     }
     core.count(Lane::ConnectRetries, 1);
-    if obtain(core, http, at) {
+    if obtain(core, room, http, at) {
         member::send_request(core, room, http, at);
         return settle(core, http, at);
     }
@@ -80,7 +86,7 @@ fn connect_again(core: &mut Core, room: &mut Room, http: &mut Http, at: usize) {
 
 /// A request on a reused connection that the member had just closed goes on another one. `false`:
 /// it cannot.
-pub(super) fn retry(core: &mut Core, http: &mut Http, at: usize) -> bool {
+pub(super) fn retry(core: &mut Core, room: &mut Room, http: &mut Http, at: usize) -> bool {
     let Some(up) = http.exchanges[at].up else {
         return false;
     };
@@ -97,7 +103,7 @@ pub(super) fn retry(core: &mut Core, http: &mut Http, at: usize) -> bool {
     let codec = &mut http.exchanges[at].codec;
     codec.forget_member();
     codec.keep_unsent(Side::Member, &request);
-    open_new(core, http, at, member) || obtain(core, http, at)
+    open_new(core, http, at, member) || obtain(core, room, http, at)
 }
 
 /// Moves what can be moved between a member and its exchange.
@@ -111,6 +117,9 @@ pub(in crate::worker) fn work_exchange(
         return;
     };
     let index = exchange.front;
+    if http.is_frozen {
+        return;
+    }
     core.busy(Some(http.fronts[index].slot));
     let mut rounds = 0;
     while http.exchanges.contains(at) {
@@ -151,16 +160,37 @@ pub(super) fn send_response(core: &mut Core, room: &mut Room, http: &mut Http, a
     } = &mut exchange.response;
     let ends = *has_ended && trailers.is_none();
     if !waiting.is_empty() {
-        match front.codec.send_data(&cx, stream, waiting, ends, out) {
-            Ok(count) if count == waiting.len() => *waiting = Vec::new(),
-            Ok(count) => {
-                waiting.drain(..count);
-                return;
-            }
-            Err(_) => return drop_exchange(core, http, at),
+        let Ok(count) = front.codec.send_data(&cx, stream, waiting, ends, out) else {
+            return drop_exchange(core, http, at);
+        };
+        if count == waiting.len() {
+            *waiting = Vec::new();
+        } else {
+            waiting.drain(..count);
         }
-        *is_done = ends;
+        let is_all = waiting.is_empty();
+        *is_done = ends && is_all;
+        if let Some(place) = exchange.trunk.filter(|_| count > 0) {
+            trunk::release(core, room, http, place, count);
+        }
+        if !is_all {
+            return;
+        }
     }
+    finish_response(core, room, http, at);
+}
+
+/// What there was of the response has gone on: its end, or more of it.
+fn finish_response(core: &mut Core, room: &mut Room, http: &mut Http, at: usize) {
+    let exchange = &mut http.exchanges[at];
+    let (front, stream) = (&mut http.fronts[exchange.front], exchange.stream);
+    let (cx, out) = (context(core), &mut room.http2.work.out);
+    let Half {
+        has_ended,
+        trailers,
+        is_done,
+        ..
+    } = &mut exchange.response;
     if *has_ended && !*is_done {
         let sent = match trailers.take() {
             Some(head) => front.codec.send_trailers(&cx, stream, &head, out),
@@ -192,6 +222,17 @@ pub(super) fn drop_exchange(core: &mut Core, http: &mut Http, at: usize) {
     streams.retain(|(_, place)| *place != at);
     if let Some(up) = exchange.up {
         give_back(core, http, up, false);
+    }
+    if let Some(trunk) = exchange.queued.and_then(|place| http.trunks.get_mut(place)) {
+        trunk.queue.retain(|queued| *queued != at);
+    }
+    if let Some(place) = exchange.trunk {
+        let code = match exchange.response.is_done {
+            // Nobody reads the rest of the request.
+            true => ErrorCode::NO_ERROR,
+            false => ErrorCode::CANCEL,
+        };
+        trunk::leave(core, http, place, code);
     }
 }
 

@@ -40,7 +40,19 @@ pub(in crate::worker) fn take_over_client(
     begin(core, room, http, index);
 }
 
-/// Starts serving a front, new or carried over.
+/// Starts serving a front that was carried over; output of its exchanges may be in the room.
+pub(in crate::worker) fn begin_carried(
+    core: &mut Core,
+    room: &mut Room,
+    http: &mut Http,
+    index: usize,
+) {
+    let front = &mut http.fronts[index];
+    front.codec.take_output(&mut room.http2.work, core.now_us);
+    begin(core, room, http, index);
+}
+
+/// Starts serving a front.
 pub(in crate::worker) fn begin(core: &mut Core, room: &mut Room, http: &mut Http, index: usize) {
     match core.watch(&http.fronts[index].socket, Source::Front(index)) {
         Ok(()) => work(core, room, http, index),
@@ -76,6 +88,9 @@ pub(in crate::worker) fn on_front_timer(
         return;
     };
     front.armed_us = 0;
+    if http.is_frozen {
+        return;
+    }
     if front.closing != Closing::No {
         if core.now_us >= front.close_at_us {
             let is_sent = front.codec.unsent().is_empty();
@@ -114,6 +129,9 @@ pub(in crate::worker) fn work(core: &mut Core, room: &mut Room, http: &mut Http,
     let Some(front) = http.fronts.get(index) else {
         return;
     };
+    if http.is_frozen {
+        return;
+    }
     core.busy(Some(front.slot));
     if core.trial.fault.is_some() {
         core.trial.taste(&front.socket);

@@ -8,7 +8,7 @@ use rustix::io::Errno;
 use rustix::net::RecvFlags;
 
 use super::exchange::{drop_exchange, put_off, retry, send_response};
-use super::{answer, context};
+use super::{answer, context, trunk};
 use crate::worker::core_of_lane::Core;
 use crate::worker::http::{Http, READ_BYTES_MAX, Room, give_back, send, with_context};
 use crate::worker::stats::{Keyed, Lane};
@@ -16,6 +16,10 @@ use crate::worker::stats::{Keyed, Lane};
 /// Sends of a request what its member takes, and opens the client's window for what has gone.
 /// Output is for the front, in the room. `false`: nothing went.
 pub(super) fn send_request(core: &mut Core, room: &mut Room, http: &mut Http, at: usize) -> bool {
+    let exchange = &http.exchanges[at];
+    if exchange.trunk.is_some() || exchange.queued.is_some() {
+        return trunk::send_request(core, room, http, at);
+    }
     let mut has_moved = false;
     loop {
         let exchange = &mut http.exchanges[at];
@@ -123,7 +127,7 @@ pub(super) fn read_response(core: &mut Core, room: &mut Room, http: &mut Http, a
     if is_end || has_failed {
         up.readable = false;
         up.is_at_end = true;
-        if length == 0 && retry(core, http, at) {
+        if length == 0 && retry(core, room, http, at) {
             return true;
         }
     }

@@ -3,6 +3,7 @@
 use core::ops::Range;
 
 use hitless_proto::http1::Side;
+use hitless_proto::http2::Head;
 use hitless_proto::http2::bridge::{self, Framing};
 
 use super::exchange::{drop_exchange, obtain, settle};
@@ -27,14 +28,20 @@ pub(super) fn request(
     let mut exchange = Exchange::new(index, stream, method == b"HEAD", core.now_us);
     exchange.request.has_ended = ends;
     exchange.is_repeatable = ends && matches!(method, b"GET" | b"HEAD" | b"OPTIONS");
-    let text = &mut room.http2.text;
-    text.clear();
-    let framing = bridge::write_request(head, ends, rewrite, front.address, None, text);
-    exchange.is_chunked = framing == Framing::Chunked;
-    exchange.codec.keep_unsent(Side::Member, text);
+    if core.tables.servers[front.server].members_speak_http2 {
+        let mut onward = Box::<Head>::default();
+        bridge::onward(head, rewrite, front.address, &mut onward);
+        exchange.head = Some(onward);
+    } else {
+        let text = &mut room.http2.text;
+        text.clear();
+        let framing = bridge::write_request(head, ends, rewrite, front.address, None, text);
+        exchange.is_chunked = framing == Framing::Chunked;
+        exchange.codec.keep_unsent(Side::Member, text);
+    }
     let at = http.exchanges.insert(exchange);
     http.fronts[index].streams.push((stream, at));
-    if !obtain(core, http, at) {
+    if !obtain(core, room, http, at) {
         core.count(Lane::Refusals, 1);
         return answer::fail(core, room, http, at, 503);
     }

@@ -42,6 +42,12 @@ impl Sources<'_> {
             &[],
             census.in_flight,
         );
+        out.gauge(
+            "hitless_http2_connections",
+            "client connections that speak HTTP/2 now",
+            &[],
+            census.http2,
+        );
         for (name, help, lane) in [
             (
                 "hitless_accepted_connections_total",

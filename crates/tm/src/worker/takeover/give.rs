@@ -15,6 +15,7 @@ use crate::link::SNAPSHOT_LAYOUT;
 use crate::wire::{Malformed, Reader, Writer};
 use crate::worker::core_of_lane::{Source, reset_on_close};
 use crate::worker::event_loop::{EventLoop, Report};
+use crate::worker::http2;
 use crate::worker::record::{FDS_PER_ITEM, Item};
 
 impl EventLoop {
@@ -111,7 +112,8 @@ impl EventLoop {
 
     /// Descriptors that the next item has at most.
     fn next_fds(&self) -> usize {
-        if !self.pairs.is_empty() || !self.http.clients.is_empty() {
+        let http = &self.http;
+        if !self.pairs.is_empty() || !http.trunks.is_empty() || !http.clients.is_empty() {
             return FDS_PER_ITEM;
         }
         let front = self.http.fronts.iter().next();
@@ -130,6 +132,15 @@ impl EventLoop {
             core.leave_member(pair.member);
             core.open -= 1;
             return Some(Item::Tcp(pair));
+        }
+        if let Some(place) = http.trunks.iter().map(|(place, _)| place).next() {
+            http.is_frozen = true;
+            let trunk = http.trunks.remove(place);
+            core.unwatch(&trunk.socket);
+            core.tables.members[trunk.member]
+                .trunks
+                .retain(|&known| known != place);
+            return Some(Item::Trunk(place as u32, Box::new(trunk)));
         }
         if let Some(index) = http.clients.iter().map(|(index, _)| index).next() {
             let mut client = http.clients.remove(index);
@@ -150,6 +161,9 @@ impl EventLoop {
             for (_, at) in core::mem::take(&mut front.streams) {
                 let mut exchange = http.exchanges.remove(at);
                 let up = exchange.up.take().map(|at| http.ups.remove(at));
+                if exchange.trunk.is_some() {
+                    core.leave_member(exchange.member);
+                }
                 if let Some(up) = &up {
                     core.unwatch(&up.socket);
                     core.leave_member(up.member);
@@ -299,15 +313,14 @@ impl EventLoop {
         };
         self.core.unwatch(&giving.peer);
         self.core.is_giving = false;
-        for batch in giving.in_flight {
-            self.put_back(batch.items);
-        }
-        let kept = if giving.has_ended {
+        let mut items = if giving.has_ended {
             self.not_served_by(successor, giving.kept)
         } else {
             giving.kept
         };
-        self.put_back(kept);
+        items.extend(giving.in_flight.into_iter().flat_map(|batch| batch.items));
+        self.put_back(items);
+        http2::thaw(&mut self.core, &mut self.room, &mut self.http);
         tracing::info!(successor, lane = self.core.lane, "connections taken back");
         // Accepting goes on when the keeper has sent what the successor had acknowledged.
         self.outbox.send(Report::TookBack);
@@ -316,10 +329,17 @@ impl EventLoop {
     /// Of what stood still, that of which the successor had not begun to read. The rest is the
     /// keeper's, or is lost.
     fn not_served_by(&self, successor: u32, items: Vec<Item>) -> Vec<Item> {
+        let of_successor = |index: u32| {
+            let owner = &self.core.slot(index).owner;
+            owner.load(Ordering::Relaxed) == successor
+        };
+        let mut slots = items.iter().filter_map(Item::slot).peekable();
+        let has_begun = slots.peek().is_none() || slots.any(of_successor);
         let is_ours = |item: &Item| {
-            // A connection to a member has no slot: it may be in the midst of an answer.
+            // A connection to a member has no slot: it may be in the midst of an answer. An HTTP/2
+            // one is not touched before a client is served.
             let Some(index) = item.slot() else {
-                return false;
+                return matches!(item, Item::Trunk(..)) && !has_begun;
             };
             let slot = self.core.slot(index);
             if slot.owner.load(Ordering::Relaxed) != successor {
@@ -329,7 +349,7 @@ impl EventLoop {
             let socket = match item {
                 Item::Http(client, _) => Some(&client.socket),
                 Item::Front(front, _) => Some(&front.socket),
-                Item::Tcp(_) | Item::Idle(_) => None,
+                Item::Tcp(_) | Item::Idle(_) | Item::Trunk(..) => None,
             };
             if let Some(socket) = socket
                 && matches!(slot.kind(), Some(Kind::Http | Kind::Http2))
@@ -342,7 +362,14 @@ impl EventLoop {
         items.into_iter().filter(is_ours).collect()
     }
 
-    fn put_back(&mut self, items: Vec<Item>) {
+    fn put_back(&mut self, mut items: Vec<Item>) {
+        // Connections to members are there before the streams on them, and in the places where they
+        // were: a slab gives the last place back first.
+        items.sort_by_key(|item| match item {
+            Item::Trunk(number, _) => -1 - i64::from(*number),
+            _ => 0,
+        });
+        self.http.carried.clear();
         for item in items {
             if let Some(slot) = item.slot() {
                 self.core

@@ -19,6 +19,7 @@ use crate::worker::trial::Fault;
 impl EventLoop {
     pub(in crate::worker) fn begin_taking(&mut self, peer: OwnedFd) {
         let watched = self.core.watch_reads(&peer, Source::Takeover);
+        self.http.carried.clear();
         self.taking = Some(Taking {
             peer,
             batches: 0,
@@ -203,6 +204,6 @@ fn count_carried(core: &Core, item: &Item) {
             ledger.add(Field::MidMessage, front.is_mid_message().into());
             ledger.add(Field::BytesBuffered, item.buffered() as u64);
         }
-        Item::Idle(_) => {}
+        Item::Trunk(..) | Item::Idle(_) => {}
     }
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use super::{Address, Method, Monitor, Name, Pool, bounds, fields};
 use crate::document::reader::{At, Object};
 use crate::problem::{Sink, quote};
-use crate::site::{Member, Probe};
+use crate::site::{Member, MembersProtocol, Probe};
 
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(5);
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -27,6 +27,13 @@ pub(super) fn read(
         None => Some(Method::RoundRobin),
         Some(at) => at.word(sink, "a method", &Method::ALL.map(|m| (m.name(), m))),
     };
+    let members_protocol = match pool.optional("members_protocol") {
+        None => Some(MembersProtocol::Http1),
+        Some(at) => {
+            let words = MembersProtocol::ALL.map(|p| (p.name(), p));
+            at.word(sink, "a protocol of members", &words)
+        }
+    };
     let members = pool
         .required(sink, "members", "a pool", "[address:port, ...]")
         .and_then(|at| members(at, addresses, sink));
@@ -34,6 +41,7 @@ pub(super) fn read(
     Some(Pool {
         name,
         method: method?,
+        members_protocol: members_protocol?,
         members: members?,
         monitor: match monitor {
             None => None,
