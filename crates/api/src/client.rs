@@ -87,7 +87,8 @@ impl Client {
         self.get("/v1/counters").await
     }
 
-    /// The sum of all changes' ledgers.
+    /// The sum of all changes' ledgers: an estimate as far as any of them is
+    /// ([`Change::ledger_by_counts`]).
     pub async fn ledger(&self) -> Result<Ledger, ClientError> {
         self.get("/v1/ledger").await
     }

@@ -204,6 +204,9 @@ pub struct AttachedProgram {
     pub mode: String,
 }
 
+/// Name of a guest's counter: connections whose clients its traffic manager has told to close.
+pub const TOLD_TO_CLOSE: &str = "told_to_close";
+
 /// What a node says of a guest.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct GuestReport {

@@ -337,7 +337,7 @@ pub(crate) fn get(options: &GetOptions) -> Result<Exit> {
                                 .clone()
                                 .unwrap_or_else(|| reasons(&change.waits))
                                 .into(),
-                            change.ledger.into(),
+                            watch::ledger_of(change).into(),
                         ],
                     )
                 },

@@ -11,6 +11,7 @@ use anyhow::{Context, Result, anyhow};
 use clap::Args;
 use hitless_control::bpf::BpfDirector;
 use hitless_control::link::Address;
+use hitless_control::message::TOLD_TO_CLOSE;
 use hitless_control::netns::{GuestFolder, KernelUnderlay, NetnsRunner, RunnerOptions};
 use hitless_control::node::managers::{Looked, ManagerControl};
 use hitless_control::node::{Ended, Node, Options as Driver, Parts, forget_other_kernel};
@@ -219,6 +220,9 @@ impl ManagerControl for Managers {
         if let Some(losses) = status.losses {
             counters.insert("crash_reset".to_owned(), losses.connections_total);
             counters.insert("crash_requests_lost".to_owned(), losses.requests_total);
+        }
+        if let Some(told) = status.told_to_close_total {
+            counters.insert(TOLD_TO_CLOSE.to_owned(), told);
         }
         Some(Looked {
             program: program.build,

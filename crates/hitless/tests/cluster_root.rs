@@ -14,8 +14,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use bench::{Bench, Stream, VIP, kill, pid_in, stream};
-use hitless_api::{AtDeadline, Order};
+use bench::{Bench, Stream, VIP, WebClient, kill, pid_in, stream};
+use hitless_api::{AtDeadline, ChangeState, Order};
 use hitless_net::{Namespace, Netlink};
 
 #[test]
@@ -310,6 +310,86 @@ fn a_guest_that_dies_costs_its_own_connections_root() {
     for stream in streams {
         let (from, result) = (stream.from, stream.thread.join().unwrap());
         assert_eq!(result.is_err(), held.contains(&from), "{from}: {result:?}");
+    }
+}
+
+/// A drain tells clients to close where their protocol can, and is called back: those that were told
+/// are counted, all others go on and are told nothing more.
+#[test]
+fn a_drain_that_is_called_back_counts_whom_it_told_to_close_root() {
+    let Some(mut bench) = Bench::new() else {
+        return;
+    };
+    bench.start(&["g1"]);
+    let (stop, turns) = (
+        Arc::new(AtomicBool::new(false)),
+        Arc::new(AtomicU64::new(0)),
+    );
+    let streams: Vec<Stream> = (0..4)
+        .map(|number| stream(&bench.client, number, &stop, &turns))
+        .collect();
+    let mut clients: Vec<WebClient> = (0..6).map(|_| WebClient::connect(&bench.client)).collect();
+    assert!(clients.iter_mut().all(|client| !client.ask()));
+    bench.add_guest("g2", 2);
+    let run = bench.folder.path().join("n1/g/g1/tm");
+    let tells = |wanted: &str| {
+        let status = ["status", "-o", "json", "--run-dir", run.to_str().unwrap()];
+        bench.until(wanted, || {
+            let status = bench.hitless(&status).output().unwrap();
+            let status = String::from_utf8(status.stdout).unwrap();
+            status
+                .contains(&format!("\"tells_to_close\": {wanted}"))
+                .then_some(())
+        });
+    };
+    tells("false");
+    let drain = Order::DrainGuest {
+        guest: "g1".into(),
+        deadline_s: None,
+        at_deadline: AtDeadline::Close,
+        remove: false,
+    };
+    let drain = bench.api.order(&drain).unwrap().change;
+    tells("true");
+    let mut told = clients.split_off(3);
+    for client in &mut told {
+        assert!(client.ask());
+        assert!(client.is_at_end());
+    }
+    bench.until("counted", || {
+        let change = bench.api.change(&drain).ok()?;
+        (change.told_to_close == 3).then_some(())
+    });
+    let back = bench.api.call_back(&drain).unwrap().change;
+    tells("false");
+    bench.until("back", || {
+        let change = bench.api.change(&back).ok()?;
+        (change.state == ChangeState::Done).then_some(())
+    });
+    bench.settled();
+
+    let change = bench.api.change(&drain).unwrap();
+    assert_eq!(change.state, ChangeState::CalledBack);
+    let ledger = &change.ledger;
+    assert_eq!((ledger.told_to_close, ledger.reset), (3, 0), "{change:?}");
+    assert!(change.ledger_by_counts);
+    ledger.check().unwrap();
+    let get = bench.hitless(&["get", "changes", &drain]).output().unwrap();
+    let get = String::from_utf8(get.stdout).unwrap();
+    assert!(
+        get.contains("3 told to close") && get.contains("(estimated from counts)"),
+        "{get}"
+    );
+    for _ in 0..2 {
+        assert!(clients.iter_mut().all(|client| !client.ask()));
+    }
+    let before = turns.load(Ordering::Relaxed);
+    bench.until("going on", || {
+        (turns.load(Ordering::Relaxed) > before + 20).then_some(())
+    });
+    stop.store(true, Ordering::Relaxed);
+    for stream in streams {
+        assert!(stream.thread.join().unwrap().unwrap() > 0);
     }
 }
 

@@ -62,6 +62,8 @@ fn clients_are_told_to_close_by_answers_alone_until_the_host_is_called_back() {
     assert_eq!(instance.call(Request::KeepOpen).outcome, Outcome::Done);
     assert_eq!(admin(), (Some(false), vec!["ready".into(), "ready".into()]));
     assert!(!closes(&told[1].ask(20)));
+    // Each that was told is counted, by whatever worker told it.
+    assert_eq!(instance.status()["told_to_close_total"].as_u64(), Some(4));
     for client in &mut clients {
         for _ in 0..2 {
             assert!(!closes(&client.ask(100)));

@@ -24,7 +24,7 @@ use hitless_core::table::controller::{GuestStatus, Status};
 use hitless_core::table::step::Standing;
 
 use super::records::Records;
-use crate::message::{GuestReport, NodeReport};
+use crate::message::{GuestReport, NodeReport, TOLD_TO_CLOSE};
 
 pub use advance::advance;
 pub use drain::left;
@@ -95,6 +95,12 @@ impl View<'_> {
         guests
             .filter_map(|guest| guest.counters.get("answered"))
             .sum()
+    }
+
+    /// How many clients each guest's traffic manager has told to close since it first started.
+    pub(super) fn told_to_close(&self) -> impl Iterator<Item = (String, u64)> {
+        let guests = self.reports.values().flat_map(|report| &report.guests);
+        guests.filter_map(|(name, guest)| Some((name.clone(), *guest.counters.get(TOLD_TO_CLOSE)?)))
     }
 
     /// Whether no row names the guest.

@@ -161,6 +161,12 @@ pub struct ChangeRecord {
     pub ledger: Ledger,
     /// What there was to do when it began.
     pub total: u64,
+    /// Of each guest that it drains, how many clients it had told to close when this began, and by now.
+    #[serde(default)]
+    pub told_to_close: BTreeMap<String, (u64, u64)>,
+    /// Whether its ledger was kept connection by connection, and not made of counts.
+    #[serde(default)]
+    pub is_exact: bool,
     /// What guests closed at its deadline, by name.
     #[serde(default)]
     pub closed: BTreeMap<String, ClosedRecord>,
@@ -185,6 +191,12 @@ impl ChangeRecord {
             ) => *at_deadline,
             Subject::Order(_) | Subject::Site(_) | Subject::Died(_) => AtDeadline::Close,
         }
+    }
+
+    /// How many clients were told to close.
+    pub fn told_to_close_total(&self) -> u64 {
+        let told = self.told_to_close.values();
+        told.map(|(before, now)| now.saturating_sub(*before)).sum()
     }
 
     /// How many connections it closed.

@@ -394,6 +394,8 @@ impl Controller {
                 _ => None,
             },
             ledger: change.ledger,
+            ledger_by_counts: !change.is_exact,
+            told_to_close: change.told_to_close_total(),
             closed: self.closed(change),
             drain: self.pace(view, change),
             death: death(change),

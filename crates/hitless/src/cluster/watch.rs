@@ -145,8 +145,22 @@ fn end_of(change: &Change) -> String {
         "{}: {}; {}\n{}",
         change.name,
         word(&change.state),
-        change.ledger,
+        ledger_of(change),
         more_of(change)
+    )
+}
+
+/// A ledger, and whether it is an estimate.
+pub(super) fn ledger_of(change: &Change) -> String {
+    let by_counts = change.ledger_by_counts && change.ledger.connections > 0;
+    format!(
+        "{}{}",
+        change.ledger,
+        if by_counts {
+            " (estimated from counts)"
+        } else {
+            ""
+        }
     )
 }
 

@@ -72,6 +72,7 @@ fn example() -> Status {
             bytes_in_pipes: Some(0),
         }],
         losses: None,
+        told_to_close_total: None,
     }
 }
 

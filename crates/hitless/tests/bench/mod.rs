@@ -160,6 +160,7 @@ impl Bench {
     /// Starts all roles, with the site, both nodes, and these guests on the nodes of their number.
     pub fn start(&mut self, guests: &[&str]) {
         serve_echo(&self.client);
+        serve_web(&self.client);
         self.start_controller();
         self.until("answering", || self.api.status().ok());
         self.api.put_site(SITE).unwrap();
@@ -340,6 +341,67 @@ pub fn serve_echo(client: &Namespace) {
             });
         }
     });
+}
+
+/// A member that answers every request with two bytes.
+fn serve_web(client: &Namespace) {
+    let listener = client
+        .run(|| TcpListener::bind("10.9.0.2:9002").unwrap())
+        .unwrap();
+    std::thread::spawn(move || {
+        for mut socket in listener.incoming().flatten() {
+            std::thread::spawn(move || {
+                while read_head(&mut socket).is_ok() {
+                    let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+                    if socket.write_all(answer).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+}
+
+/// Reads up to the empty line behind a head.
+fn read_head(socket: &mut TcpStream) -> std::io::Result<String> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        socket.read_exact(&mut byte)?;
+        head.extend(byte);
+    }
+    Ok(String::from_utf8_lossy(&head).to_lowercase())
+}
+
+/// A client of the web server that keeps its connection.
+pub struct WebClient(TcpStream);
+
+impl WebClient {
+    pub fn connect(client: &Namespace) -> Self {
+        let socket = client.run(|| TcpStream::connect(WEB).unwrap()).unwrap();
+        socket
+            .set_read_timeout(Some(Duration::from_secs(10)))
+            .unwrap();
+        Self(socket)
+    }
+
+    /// Asks once; whether the answer tells it to close.
+    pub fn ask(&mut self) -> bool {
+        self.0
+            .write_all(b"GET / HTTP/1.1\r\nhost: test\r\n\r\n")
+            .unwrap();
+        let head = read_head(&mut self.0).unwrap();
+        assert!(head.starts_with("http/1.1 200 "), "{head}");
+        let mut body = [0; 2];
+        self.0.read_exact(&mut body).unwrap();
+        assert_eq!(&body, b"ok");
+        head.contains("connection: close")
+    }
+
+    /// Whether the other side has ended it cleanly.
+    pub fn is_at_end(&mut self) -> bool {
+        matches!(self.0.read(&mut [0]), Ok(0))
+    }
 }
 
 pub fn pid_in(path: &Path) -> Option<u32> {

@@ -26,6 +26,8 @@ fn change(name: &str, state: ChangeState, waits: Vec<Wait>) -> Change {
         ended_us: None,
         failure: None,
         ledger: Ledger::default(),
+        ledger_by_counts: false,
+        told_to_close: 0,
         closed: None,
         drain: None,
         death: None,

@@ -24,6 +24,8 @@ pub(crate) enum Lane {
     Refusals = 5,
     TimeoutsHit = 6,
     Quarantined = 7,
+    /// Connections whose clients were told to close, since they are to go elsewhere.
+    ToldToClose = 8,
 }
 
 /// Places in [`Keyed::counters`](hitless_carry::slots::Keyed); never changed within a layout.
@@ -43,7 +45,7 @@ pub(crate) enum Keyed {
     Health = 6,
 }
 
-const _: () = assert!((Lane::Quarantined as usize) < LANE_COUNTERS);
+const _: () = assert!((Lane::ToldToClose as usize) < LANE_COUNTERS);
 const _: () = assert!((Keyed::Health as usize) < KEYED_COUNTERS);
 
 /// Names the counters of a virtual server.

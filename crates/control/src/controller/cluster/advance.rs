@@ -29,6 +29,10 @@ pub(super) fn end(change: &mut ChangeRecord, view: &View<'_>, outcome: ChangeOut
     for _ in 0..answered.min(change.ledger.open()) {
         change.ledger.record(Outcome::Reset, 0);
     }
+    // They closed because they were asked to; those that have not yet are not carried.
+    for _ in 0..change.told_to_close_total().min(change.ledger.open()) {
+        change.ledger.record(Outcome::ToldToClose, 0);
+    }
     let rest = change.ledger.open();
     let still = rest.min(view.live());
     for _ in 0..still {
@@ -60,6 +64,7 @@ pub fn advance(records: &mut Records, view: &View<'_>) {
             Step::Wait => {}
             Step::Done(ledger) => {
                 if let Some(ledger) = ledger {
+                    change.is_exact = true;
                     change.ledger = ledger;
                 }
                 end(change, view, ChangeOutcome::Done);

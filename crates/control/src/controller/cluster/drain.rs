@@ -51,16 +51,21 @@ impl Deadline {
 /// Connections that a drain's guests hold, by their last counts. None outside: it is no drain;
 /// inside: not all have counted.
 pub fn left(records: &Records, view: &View<'_>, change: &ChangeRecord) -> Option<Option<u64>> {
-    let guests = match &change.subject {
-        Subject::Order(Order::DrainGuest { guest, .. }) => vec![guest.clone()],
-        Subject::Order(Order::DrainNode { node, .. } | Order::RemoveNode { node, .. }) => {
-            guests_of(records, node)
-        }
-        Subject::Order(_) | Subject::Site(_) | Subject::Died(_) => return None,
-    };
+    let guests = leavers(records, &change.subject)?;
     let counts = guests.iter().filter_map(|name| view.guest(name));
     let serving = counts.filter(|guest| guest.standing != Standing::Gone);
     Some(serving.map(|guest| guest.connections).sum())
+}
+
+/// Guests that a change drains. None: it is no drain.
+pub(super) fn leavers(records: &Records, subject: &Subject) -> Option<Vec<String>> {
+    match subject {
+        Subject::Order(Order::DrainGuest { guest, .. }) => Some(vec![guest.clone()]),
+        Subject::Order(Order::DrainNode { node, .. } | Order::RemoveNode { node, .. }) => {
+            Some(guests_of(records, node))
+        }
+        Subject::Order(_) | Subject::Site(_) | Subject::Died(_) => None,
+    }
 }
 
 enum Drain {
@@ -70,7 +75,7 @@ enum Drain {
     Failed(String),
 }
 
-/// Takes in what guests say that they ended for a change.
+/// Takes in what guests say that they told, and ended, for a change.
 pub(super) fn take_in(records: &mut Records, view: &View<'_>, number: u64) {
     let ending = records.guests.iter();
     let ending = ending.filter(|(_, guest)| guest.ends_for == Some(number));
@@ -83,6 +88,12 @@ pub(super) fn take_in(records: &mut Records, view: &View<'_>, number: u64) {
     let Some(change) = records.changes.get_mut(&number) else {
         return;
     };
+    // A guest that is made anew counts from 0 again: it tells nothing more for this change.
+    for (name, told) in view.told_to_close() {
+        if let Some((_, now)) = change.told_to_close.get_mut(&name) {
+            *now = told.max(*now);
+        }
+    }
     for (name, ended) in told {
         let closed = ClosedRecord {
             total: ended.total,

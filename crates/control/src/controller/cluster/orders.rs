@@ -7,6 +7,7 @@ use hitless_core::ledger::Ledger;
 use hitless_core::table::message::DirectorId;
 
 use super::advance::end;
+use super::drain;
 use super::{SiteFacts, View};
 use crate::controller::records::{
     ChangeOutcome, ChangeRecord, GuestRecord, GuestWanted, NodeRecord, NodeWanted, Records,
@@ -35,6 +36,10 @@ pub(super) fn open_change(records: &mut Records, view: &View<'_>, subject: Subje
         ) => *deadline_s,
         _ => None,
     };
+    let leavers = drain::leavers(records, &subject).unwrap_or_default();
+    let told_to_close = view.told_to_close();
+    let told_to_close = told_to_close.filter(|(guest, _)| leavers.contains(guest));
+    let told_to_close = told_to_close.map(|(guest, told)| (guest, (told, told)));
     let change = ChangeRecord {
         name: name.clone(),
         subject,
@@ -48,6 +53,8 @@ pub(super) fn open_change(records: &mut Records, view: &View<'_>, subject: Subje
         answered_before: view.answered(),
         ledger: Ledger::begin(view.live()),
         total: 0,
+        told_to_close: told_to_close.collect(),
+        is_exact: false,
         closed: BTreeMap::new(),
     };
     records.changes.insert(number, change);

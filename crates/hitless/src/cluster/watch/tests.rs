@@ -34,6 +34,8 @@ fn change(state: ChangeState) -> Change {
         ended_us: None,
         failure: None,
         ledger: Ledger::default(),
+        ledger_by_counts: false,
+        told_to_close: 0,
         closed: None,
         drain: None,
         death: None,

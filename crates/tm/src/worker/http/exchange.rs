@@ -8,7 +8,7 @@ use hitless_proto::http1::{After, Event as Told, Side};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, Shutdown};
 
-use super::flow::put;
+use super::flow::{note_told_to_close, put};
 use super::{
     Client, Closing, Http, IDLE_PER_MEMBER_MAX, LINGER_US_MAX, MEMBER_IDLE_US_MAX, Room, Up, User,
     protect, with_context, work,
@@ -41,11 +41,13 @@ pub(super) fn request(
     if !is_spoken || !obtain(core, http, index) {
         let status = if is_spoken { 503 } else { 505 };
         let client = &mut http.clients[index];
+        let was_kept = client.codec.keeps_client();
         let consumed = with_context(core, client.address, |cx| {
             client
                 .codec
                 .answer(cx, &room.scratch[at..length], &mut room.work, status)
         });
+        note_told_to_close(core, client, was_kept);
         core.count(Lane::Refusals, 1);
         core.count_server(server, Keyed::Failures, 1);
         protect_kept(core, http, index);

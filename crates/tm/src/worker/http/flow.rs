@@ -18,8 +18,15 @@ use super::exchange::{act, fail, may_retry, note_done, request, retry};
 use super::{Client, Closing, Http, READ_BYTES_MAX, Room, Up, with_context};
 use crate::worker::core_of_lane::Core;
 use crate::worker::http2;
-use crate::worker::stats::Keyed;
+use crate::worker::stats::{Keyed, Lane};
 use crate::worker::trial::Point;
+
+/// Counts a client that this answer tells to close, though it did not ask for that itself.
+pub(super) fn note_told_to_close(core: &Core, client: &Client, was_kept: bool) {
+    if was_kept && !client.codec.keeps_client() && core.tells_to_close() {
+        core.count(Lane::ToldToClose, 1);
+    }
+}
 
 pub(super) enum Flushed {
     All,
@@ -264,11 +271,13 @@ fn step_through(
                 None => break,
             },
             Told::Response => {
+                let was_kept = client.codec.keeps_client();
                 at += with_context(core, client.address, |cx| {
                     client
                         .codec
                         .forward_response(cx, &room.scratch[at..length], &mut room.work)
                 });
+                note_told_to_close(core, client, was_kept);
             }
             told => {
                 if let (Side::Member, Told::Done { client: after, .. }) = (from, told) {

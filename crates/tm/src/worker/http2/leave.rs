@@ -8,6 +8,7 @@ use super::Leaving;
 use super::exchange::drop_exchange;
 use crate::worker::core_of_lane::{Core, end_on_close};
 use crate::worker::http::{Closing, Http, LINGER_US_MAX, Room};
+use crate::worker::stats::Lane;
 
 pub(in crate::worker) use crate::worker::http::End;
 
@@ -22,6 +23,7 @@ pub(in crate::worker) fn announce_end(core: &Core, room: &mut Room, http: &mut H
         return;
     }
     front.leaving = Leaving::Announced;
+    core.count(Lane::ToldToClose, 1);
     front.codec.announce_end(&mut room.http2.work.out);
     front.codec.ping(LAST_CALL, &mut room.http2.work.out);
     front.codec.take_output(&mut room.http2.work, core.now_us);

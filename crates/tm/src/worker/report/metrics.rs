@@ -89,6 +89,11 @@ impl Sources<'_> {
                 "connections closed since two workers in a row died while working on them",
                 Lane::Quarantined,
             ),
+            (
+                "hitless_told_to_close_connections_total",
+                "connections whose clients were told to close, to go elsewhere",
+                Lane::ToldToClose,
+            ),
         ] {
             out.counter(name, help, &[], sum_lanes(slots, lane));
         }

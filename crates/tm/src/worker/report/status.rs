@@ -17,7 +17,7 @@ use crate::status::{
     VirtualServerStatus,
 };
 use crate::worker::Sources;
-use crate::worker::stats::{Keyed, member_key, server_key, sum_keyed};
+use crate::worker::stats::{Keyed, Lane, member_key, server_key, sum_keyed, sum_lanes};
 
 pub(super) fn document(status: &Status) -> String {
     let mut text = serde_json::to_string_pretty(status)
@@ -42,6 +42,7 @@ pub(crate) fn status_of_keeper(slots: &Slots, facts: &KeeperFacts, site_file: &P
         pools: Vec::new(),
         changes: changes(slots, facts),
         losses: losses(slots),
+        told_to_close_total: Some(sum_lanes(slots, Lane::ToldToClose)),
     })
 }
 
@@ -89,6 +90,7 @@ impl Sources<'_> {
             pools: self.pools(),
             changes: changes(self.slots, self.facts),
             losses: losses(self.slots),
+            told_to_close_total: Some(sum_lanes(self.slots, Lane::ToldToClose)),
         }
     }
 
