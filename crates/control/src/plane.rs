@@ -1,8 +1,9 @@
 //! What the drivers need of a data plane, so that they can be tested without one.
 //!
 //! The real one is [`crate::bpf`]; what a test uses instead lies with the test. Calls of `store`,
-//! `count`, `held`, `end_all`, `set_up` and `replace` may block for the milliseconds of a grace period or a scan, and
-//! are made by one thread; all others return at once, and may be made meanwhile.
+//! `count`, `held`, `end_all`, `set_up` and `replace` may block for the milliseconds of a grace
+//! period or a scan, and are made by one thread; all others return at once, and may be made
+//! meanwhile.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};

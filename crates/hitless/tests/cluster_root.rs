@@ -313,8 +313,8 @@ fn a_guest_that_dies_costs_its_own_connections_root() {
     }
 }
 
-/// A drain tells clients to close where their protocol can, and is called back: those that were told
-/// are counted, all others go on and are told nothing more.
+/// A drain tells clients to close where their protocol can, and is called back: those that were
+/// told are counted, all others go on and are told nothing more.
 #[test]
 fn a_drain_that_is_called_back_counts_whom_it_told_to_close_root() {
     let Some(mut bench) = Bench::new() else {

@@ -24,8 +24,8 @@ pub struct Status {
     /// `None` if an older program does not say.
     #[serde(default)]
     pub losses: Option<Losses>,
-    /// Connections whose clients were told to close since the keeper was first started. `None` if an
-    /// older program does not say.
+    /// Connections whose clients were told to close since the keeper was first started. `None` if
+    /// an older program does not say.
     #[serde(default)]
     pub told_to_close_total: Option<u64>,
 }

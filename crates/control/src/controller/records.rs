@@ -161,7 +161,8 @@ pub struct ChangeRecord {
     pub ledger: Ledger,
     /// What there was to do when it began.
     pub total: u64,
-    /// Of each guest that it drains, how many clients it had told to close when this began, and by now.
+    /// Of each guest that it drains, how many clients it had told to close when this began, and by
+    /// now.
     #[serde(default)]
     pub told_to_close: BTreeMap<String, (u64, u64)>,
     /// Whether its ledger was kept connection by connection, and not made of counts.

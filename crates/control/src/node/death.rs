@@ -103,8 +103,8 @@ impl Deaths {
         seen.held = held;
     }
 
-    /// What is known of a guest's death, if it is one. A slot is another guest's one day, long after
-    /// it has been forgotten here.
+    /// What is known of a guest's death, if it is one. A slot is another guest's one day, long
+    /// after it has been forgotten here.
     fn seen_of(&mut self, slot: GuestSlot) -> &mut DeathSeen {
         let at = match self.seen.iter().position(|seen| seen.slot == slot) {
             Some(at) => at,
