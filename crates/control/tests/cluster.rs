@@ -312,11 +312,25 @@ fn a_node_that_is_off_is_removed_by_the_operator_s_word() {
         (died.object.as_deref(), died.state),
         (Some("g2"), ChangeState::Done)
     );
-    // One that never came is removed without a word.
-    cluster.order(Order::AddNode { node: "n9".into() });
+    // One that never came is removed without a word, and what was asked of it ends.
+    let added = cluster.order(Order::AddNode { node: "n9".into() });
+    cluster.add_guest("g9", "n9");
     let change = cluster.over(&cluster.order(remove("n9", false)));
     assert_eq!(change.state, ChangeState::Done);
     cluster.settled();
+    assert_eq!(
+        cluster.client.change(&added).unwrap().state,
+        ChangeState::CalledBack
+    );
+    let changes = cluster.client.changes().unwrap().items;
+    let waited = changes
+        .iter()
+        .find(|one| one.kind == "add-guest" && one.object.as_deref() == Some("g9"))
+        .unwrap();
+    assert_eq!(waited.failure.as_deref(), Some("guest g9 was removed"));
+    // What was done stays as it was, whoever has gone since.
+    let site = changes.iter().find(|one| one.kind == "apply-site").unwrap();
+    assert_eq!((site.progress.done, site.progress.total), (0, 0));
 }
 
 #[test]

@@ -53,6 +53,8 @@ enum Command {
     Drain(cluster::DrainOptions),
     /// End a drain, half-way or when it is done
     Undrain(cluster::UndrainOptions),
+    /// Undo a change that is under way
+    CallBack(cluster::CallBackOptions),
     /// Set how many guests the cluster has
     Scale(cluster::ScaleOptions),
     /// The cluster's controller: API, orders, the bucket table
@@ -85,6 +87,7 @@ impl Cli {
             Command::Remove(options) => cluster::remove(&options),
             Command::Drain(options) => cluster::drain(&options),
             Command::Undrain(options) => cluster::undrain(&options),
+            Command::CallBack(options) => cluster::call_back(&options),
             Command::Scale(options) => cluster::scale(&options),
             Command::Controller(options) => controller::run(options),
             Command::Node(options) => node::run(options),

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use hitless_api::{
     AdminState, AtDeadline, BlockingClient, ChangeState, ClientError, ConfigState, ErrorCode,
-    Guest, Health, Node, Order, Wait,
+    Guest, Health, Node, NodePhase, Order, Wait,
 };
 use serde::Serialize;
 
@@ -172,6 +172,16 @@ pub(crate) struct DrainOptions {
 pub(crate) struct UndrainOptions {
     /// A guest or a node
     name: String,
+    #[command(flatten)]
+    watch: Watch,
+    #[command(flatten)]
+    which: Which,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct CallBackOptions {
+    /// The change's name, as `get changes` shows it
+    change: String,
     #[command(flatten)]
     watch: Watch,
     #[command(flatten)]
@@ -485,6 +495,13 @@ pub(crate) fn undrain(options: &UndrainOptions) -> Result<Exit> {
     ask(&options.which, &order, &options.watch)
 }
 
+/// Undoes a change that is under way.
+pub(crate) fn call_back(options: &CallBackOptions) -> Result<Exit> {
+    let client = options.which.client();
+    let accepted = client.call_back(&options.change).map_err(explain)?;
+    follow(&client, &accepted.change, &options.watch)
+}
+
 /// Adds guests where there are fewest, or drains those with the highest names and removes them.
 pub(crate) fn scale(options: &ScaleOptions) -> Result<Exit> {
     let client = options.which.client();
@@ -509,21 +526,39 @@ pub(crate) fn scale(options: &ScaleOptions) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
+/// Guests that `scale` gives to a node: some 200 MiB and a handful of processes each, and a slip of
+/// the finger is no order for a thousand.
+const GUESTS_PER_NODE_MAX: usize = 16;
+
 /// What has to be ordered for `count` guests to serve.
 fn scaling(nodes: &[Node], guests: &[Guest], count: usize) -> Result<Vec<Order>> {
-    let serving: Vec<&Guest> = guests
-        .iter()
-        .filter(|guest| guest.admin == AdminState::Ready)
-        .collect();
+    if count == 0 {
+        let message = "with 0 guests nobody would serve: take the last ones away by their names";
+        return Err(Failure::new(Exit::Usage, message).into());
+    }
+    // Nodes that have joined and answer: a guest on any other serves nobody, nor will it soon.
+    let can_serve = |node: &&Node| node.linked && node.phase == NodePhase::Joined;
+    let nodes: Vec<&Node> = nodes.iter().filter(can_serve).collect();
+    let serves = |guest: &&Guest| {
+        guest.admin == AdminState::Ready && nodes.iter().any(|node| node.name == guest.node)
+    };
+    let serving: Vec<&Guest> = guests.iter().filter(serves).collect();
     let mut names: Vec<String> = serving.iter().map(|guest| guest.name.clone()).collect();
     let mut per_node: Vec<(usize, &str)> = nodes
         .iter()
-        .filter(|node| node.admin == AdminState::Ready)
         .map(|node| {
             let here = serving.iter().filter(|guest| guest.node == node.name);
             (here.count(), node.name.as_str())
         })
         .collect();
+    let room = nodes.len() * GUESTS_PER_NODE_MAX;
+    if count > room.max(names.len()) {
+        let message = format!(
+            "{} nodes answer, which take {room} guests: {GUESTS_PER_NODE_MAX} each",
+            nodes.len()
+        );
+        return Err(Failure::new(Exit::Failed, message).into());
+    }
     // A guest that still drains keeps its name.
     let mut free = (1..)
         .map(|number| format!("guest-{number}"))

@@ -224,6 +224,19 @@ fn a_deadline_ends_endless_streams_by_name_root() {
     });
     stop.store(true, Ordering::Relaxed);
     assert!(other.thread.join().unwrap().unwrap() > 0);
+
+    // The node has no guest any more, and leaves in good order.
+    bench.direct_by(2);
+    let mut remove = bench.hitless(&["remove", "node", "n1", "--watch"]);
+    let remove = remove.output().unwrap();
+    let said = String::from_utf8(remove.stdout).unwrap();
+    assert!(remove.status.success(), "{said}");
+    bench.until("left", || {
+        let nodes = bench.api.nodes().ok()?.items;
+        (nodes.len() == 1).then_some(())
+    });
+    let log = bench.log();
+    assert!(!log.contains("the data plane failed"), "{log}");
 }
 
 /// A guest dies while no controller runs: its own connections are lost, no other, and no new one is
@@ -360,12 +373,12 @@ fn a_drain_that_is_called_back_counts_whom_it_told_to_close_root() {
         let change = bench.api.change(&drain).ok()?;
         (change.told_to_close == 3).then_some(())
     });
-    let back = bench.api.call_back(&drain).unwrap().change;
+    let mut back = bench.hitless(&["call-back", &drain, "--watch"]);
+    let back = back.output().unwrap();
+    let said = String::from_utf8(back.stdout).unwrap();
+    assert!(said.starts_with("undrain-guest-"), "{said}");
+    assert!(back.status.success(), "{said}");
     tells("false");
-    bench.until("back", || {
-        let change = bench.api.change(&back).ok()?;
-        (change.state == ChangeState::Done).then_some(())
-    });
     bench.settled();
 
     let change = bench.api.change(&drain).unwrap();

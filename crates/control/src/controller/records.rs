@@ -159,8 +159,10 @@ pub struct ChangeRecord {
     /// Unknown packets that ingresses had answered when it began.
     pub answered_before: u64,
     pub ledger: Ledger,
-    /// What there was to do when it began.
+    /// What there was to do at most, and what of it was done at the last look.
     pub total: u64,
+    #[serde(default)]
+    pub done: u64,
     /// Of each guest that it drains, how many clients it had told to close when this began, and by
     /// now.
     #[serde(default)]

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use super::guests::{GuestPlan, Running};
 use super::managers::ManagerPlan;
 use super::ways::Wish;
-use super::{GuestLink, Node, Work};
+use super::{GuestLink, Node, Told, Work};
 use crate::message::{IngressOrders, Orders, ToIngress};
 
 impl Node {
@@ -77,6 +77,8 @@ impl Node {
             // Guests first: what they would send is still directed until they are gone.
             if self.running.as_ref().is_some_and(BTreeMap::is_empty) && !self.has_left {
                 let _ = self.worker.send(Work::Leave);
+                // A director that has left is told nothing more.
+                self.told = Told::default();
             }
             return;
         }

@@ -5,7 +5,10 @@ use super::*;
 fn node(name: &str, admin: AdminState) -> Node {
     Node {
         name: name.to_owned(),
-        phase: hitless_api::NodePhase::Joined,
+        phase: match admin {
+            AdminState::Ready => NodePhase::Joined,
+            AdminState::Drain | AdminState::Maint => NodePhase::Drained,
+        },
         admin,
         health: Health::Up,
         config: ConfigState::Synced,
@@ -66,6 +69,21 @@ fn new_guests_go_where_fewest_are_and_take_no_name_that_is_in_use() {
     assert_eq!(orders, expected);
     assert_eq!(scaling(&nodes, &guests, 2).unwrap(), []);
     assert!(scaling(&nodes[2..], &guests, 5).is_err());
+}
+
+#[test]
+fn nobody_and_too_many_are_refused_and_nodes_that_do_not_answer_do_not_count() {
+    use AdminState::Ready;
+
+    let mut nodes = [node("n1", Ready), node("n9", Ready)];
+    nodes[1].linked = false;
+    nodes[1].phase = NodePhase::Expected;
+    let guests = [guest("a", "n1", Ready), guest("b", "n9", Ready)];
+    let refusal = |count| scaling(&nodes, &guests, count).unwrap_err().to_string();
+    assert!(refusal(0).contains("nobody would serve"));
+    assert!(refusal(17).contains("16 each"));
+    assert_eq!(scaling(&nodes, &guests, 1).unwrap(), []);
+    assert_eq!(scaling(&nodes, &guests, 2).unwrap(), [add("guest-1", "n1")]);
 }
 
 #[test]

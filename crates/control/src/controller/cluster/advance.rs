@@ -60,6 +60,7 @@ pub fn advance(records: &mut Records, view: &View<'_>) {
             continue;
         };
         change.total = change.total.max(progress.total);
+        change.done = progress.done;
         match step {
             Step::Wait => {}
             Step::Done(ledger) => {
@@ -112,6 +113,16 @@ fn step(records: &mut Records, view: &View<'_>, number: u64, change: &ChangeReco
         }
         Subject::Died(died) => death::step(records, view, number, change, died),
         Subject::Order(order) => match order {
+            Order::AddNode { node } | Order::UndrainNode { node }
+                if !records.nodes.contains_key(node) =>
+            {
+                Step::Failed(format!("node {node} was removed"))
+            }
+            Order::AddGuest { guest, .. } | Order::UndrainGuest { guest }
+                if !records.guests.contains_key(guest) =>
+            {
+                Step::Failed(format!("guest {guest} was removed"))
+            }
             Order::AddNode { node } => done_if(is_joined(records, node)),
             Order::DrainNode { node, .. } => drain::node(records, view, node, deadline),
             Order::RemoveNode { node, .. } => drain::remove_node(records, view, node, deadline),

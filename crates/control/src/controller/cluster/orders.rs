@@ -53,6 +53,7 @@ pub(super) fn open_change(records: &mut Records, view: &View<'_>, subject: Subje
         answered_before: view.answered(),
         ledger: Ledger::begin(view.live()),
         total: 0,
+        done: 0,
         told_to_close: told_to_close.collect(),
         is_exact: false,
         closed: BTreeMap::new(),

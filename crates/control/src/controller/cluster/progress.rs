@@ -8,6 +8,9 @@ use crate::controller::records::{ChangeOutcome, ChangeRecord, Records, Subject};
 
 /// How far a change is.
 pub fn progress(records: &Records, view: &View<'_>, change: &ChangeRecord) -> Progress {
+    if change.outcome != ChangeOutcome::Open {
+        return at_end(change);
+    }
     let counted = |unit: &str, total: usize, done: usize| Progress {
         done: done as u64,
         total: total as u64,
@@ -49,17 +52,29 @@ pub fn progress(records: &Records, view: &View<'_>, change: &ChangeRecord) -> Pr
         }),
         Subject::Order(_) | Subject::Died(_) => {
             let total = change.total.max(left as u64);
-            let done = if change.outcome == ChangeOutcome::Open {
-                total - left as u64
-            } else {
-                total
-            };
             Progress {
-                done,
+                done: total - left as u64,
                 total,
                 unit: "buckets".into(),
             }
         }
+    }
+}
+
+/// How far a change had come when it ended: what is so later is none of its business.
+fn at_end(change: &ChangeRecord) -> Progress {
+    let is_of_guests = matches!(
+        change.subject,
+        Subject::Site(_)
+            | Subject::Order(Order::UpgradeTrafficManagers { .. } | Order::ReplacePrograms {})
+    );
+    Progress {
+        done: match change.outcome {
+            ChangeOutcome::Done => change.total,
+            _ => change.done,
+        },
+        total: change.total,
+        unit: if is_of_guests { "guests" } else { "buckets" }.into(),
     }
 }
 
