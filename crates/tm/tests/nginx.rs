@@ -12,6 +12,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use common::h2::H2Client;
 use common::{HttpClient, Instance, own_address, wait_for};
 use hitless_tm::control::{Outcome, Request};
 
@@ -27,7 +28,8 @@ struct Nginx {
 }
 
 impl Nginx {
-    fn start() -> Self {
+    /// `kind`: what its servers speak besides HTTP/1.1, as nginx calls it.
+    fn start(kind: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().join("www");
         fs::create_dir(&root).unwrap();
@@ -45,7 +47,7 @@ impl Nginx {
         let servers = addresses.map(|address| {
             // A connection is closed by nginx after ten requests, often just when we use it again.
             format!(
-                "server {{ listen {address}; root {}; keepalive_requests 10; \
+                "server {{ listen {address} {kind}; root {}; keepalive_requests 10; \
                  location /chunked/ {{ alias {}/; gzip on; gzip_proxied any; gzip_min_length 1; gzip_types *; }} }}",
                 root.display(),
                 root.display()
@@ -123,7 +125,7 @@ fn nginx_as_members_is_served_from_over_upgrades() {
         eprintln!("skipped: {NGINX} is not installed (`cargo xtask setup`)");
         return;
     }
-    let nginx = Nginx::start();
+    let nginx = Nginx::start("");
     let [one, two] = nginx.addresses;
     let instance = Instance::start(&format!(
         "pools:\n  web:\n    members: ['{one}', '{two}']\n    \
@@ -192,4 +194,53 @@ fn nginx_as_members_is_served_from_over_upgrades() {
         assert!(read > 0, "the last chunk");
         idle.input.extend_from_slice(&buffer[..read]);
     }
+}
+
+/// Its connections take ten requests each, so that it says GOAWAY all the time.
+#[test]
+fn nginx_as_members_of_http_2_is_served_from_over_upgrades() {
+    if !Path::new(NGINX).exists() {
+        eprintln!("skipped: {NGINX} is not installed (`cargo xtask setup`)");
+        return;
+    }
+    let nginx = Nginx::start("http2");
+    let [one, two] = nginx.addresses;
+    let instance = Instance::start(&format!(
+        "pools:\n  web:\n    members_protocol: http2\n    members: ['{one}', '{two}']\n    \
+         monitor: {{ http: {{ path: /10, expect: 200, interval: 100ms }} }}\n\
+         virtual_servers:\n  web: {{ listen: '{}', protocol: http, pool: web }}\n",
+        own_address()
+    ));
+    let web = instance.address("web");
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let mut client = H2Client::connect(web);
+                while !stop.load(Ordering::Relaxed) {
+                    let asked: Vec<_> = SIZES
+                        .iter()
+                        .map(|&size| (client.get(&format!("/{size}")), size))
+                        .collect();
+                    for (stream, size) in asked {
+                        client.expect_pattern(stream, size);
+                    }
+                    let missing = client.get("/missing");
+                    assert_eq!(client.finish(missing).status, 404);
+                    let head = client.open("HEAD", "/5000", &[], true);
+                    let answer = client.finish(head);
+                    assert_eq!(answer.field("content-length"), Some("5000"));
+                    assert!(answer.body.is_empty() && client.told_to_go.is_empty());
+                }
+            });
+        }
+        for build in ["second", "third", "fourth"] {
+            std::thread::sleep(std::time::Duration::from_millis(300));
+            instance.install(build, "");
+            let reply = instance.call(Request::Upgrade);
+            stop.store(reply.outcome != Outcome::Done, Ordering::Relaxed);
+            assert_eq!(reply.outcome, Outcome::Done, "{}", reply.body);
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
 }

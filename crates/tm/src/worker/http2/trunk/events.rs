@@ -189,6 +189,10 @@ fn lost(
         leave(core, http, (place, stream), ErrorCode::CANCEL);
     }
     let exchange = &mut http.exchanges[at];
+    if exchange.response.has_ended {
+        // All of it has come; only its client is slow.
+        return;
+    }
     let is_over = matches!(cause, Cause::Refused(Refusal::ResponseTimeout));
     let may_repeat = exchange.head.is_some()
         && !is_over
