@@ -8,8 +8,9 @@ mod common;
 use std::time::{Duration, Instant};
 
 use common::h2::H2Client;
-use common::{Echo, HttpClient, Instance, Stream, header, own_address, wait_for};
-use hitless_tm::control::{Outcome, Request};
+use common::{Echo, HttpClient, Instance, PATIENCE, Stream, header, own_address, wait_for};
+use hitless_tm::control::{Client, Outcome, Request};
+use rustix::process::{Pid, Signal, kill_process};
 
 fn site(tcp: &Echo, http: &Echo) -> String {
     format!(
@@ -251,6 +252,59 @@ fn an_upgrade_carries_every_connection_and_replaces_the_keeper() {
     assert_eq!(instance.metric("hitless_upgrades_total"), 2.0);
     // New connections go to the new program.
     HttpClient::connect(instance.address("web")).get(5);
+    traffic.finish();
+}
+
+/// What is asked for while an upgrade is under way waits for its turn, and the keeper that the
+/// upgrade brings answers it.
+#[test]
+fn requests_that_wait_outlive_the_keeper_that_replaces_itself() {
+    let (tcp, http) = (Echo::start(), Echo::http());
+    let instance = Instance::start(&site(&tcp, &http));
+    instance.install("build-1", "");
+    let asked = [
+        Request::Upgrade,
+        Request::Reload,
+        Request::Upgrade,
+        Request::Reload,
+    ];
+    let (answered, answers) = std::sync::mpsc::channel();
+    for request in asked {
+        let client = Client::connect(&instance.run_folder()).unwrap();
+        let answered = answered.clone();
+        std::thread::spawn(move || answered.send(client.call(request)));
+    }
+    for _ in asked {
+        let reply = answers.recv_timeout(PATIENCE).expect("an answer");
+        assert_eq!(reply.unwrap().outcome, Outcome::Done);
+    }
+    assert_eq!(instance.metric("hitless_upgrades_total"), 2.0);
+    assert_eq!(instance.metric("hitless_reloads_total"), 2.0);
+
+    // Signals wait likewise; of one kind only one is pending at a time.
+    let keeper = Pid::from_raw(instance.child.id() as i32).unwrap();
+    let client = Client::connect(&instance.run_folder()).unwrap();
+    let upgrade = std::thread::spawn(move || client.call(Request::Upgrade));
+    kill_process(keeper, Signal::HUP).unwrap();
+    assert_eq!(upgrade.join().unwrap().unwrap().outcome, Outcome::Done);
+    wait_for("the reload by a signal", || {
+        (instance.metric("hitless_reloads_total") == 3.0).then_some(())
+    });
+}
+
+/// A habit from other programs must not cut everything.
+#[test]
+fn a_signal_without_a_meaning_changes_nothing() {
+    let (tcp, http) = (Echo::start(), Echo::http());
+    let instance = Instance::start(&site(&tcp, &http));
+    let traffic = Traffic::start(&instance);
+    let keeper = Pid::from_raw(instance.child.id() as i32).unwrap();
+    kill_process(keeper, Signal::USR1).unwrap();
+    kill_process(keeper, Signal::HUP).unwrap();
+    wait_for("the reload that came behind it", || {
+        (instance.metric("hitless_reloads_total") == 1.0).then_some(())
+    });
+    traffic.wait_progress();
     traffic.finish();
 }
 

@@ -36,7 +36,11 @@ pub enum BadRequest {
 }
 
 pub fn encode_request(request: Request) -> [u8; HEADER_BYTES] {
-    let opcode = match request {
+    header(opcode(request), false)
+}
+
+pub(crate) fn opcode(request: Request) -> u8 {
+    match request {
         Request::Reload => 1,
         Request::Upgrade => 2,
         Request::Status => 3,
@@ -45,8 +49,21 @@ pub fn encode_request(request: Request) -> [u8; HEADER_BYTES] {
         Request::TellToClose => 6,
         Request::KeepOpen => 7,
         Request::AwaitEnd => 8,
-    };
-    header(opcode, false)
+    }
+}
+
+pub(crate) fn request_of(opcode: u8) -> Option<Request> {
+    Some(match opcode {
+        1 => Request::Reload,
+        2 => Request::Upgrade,
+        3 => Request::Status,
+        4 => Request::Stop,
+        5 => Request::Metrics,
+        6 => Request::TellToClose,
+        7 => Request::KeepOpen,
+        8 => Request::AwaitEnd,
+        _ => return None,
+    })
 }
 
 pub fn decode_request(packet: &[u8]) -> Result<Request, BadRequest> {
@@ -59,17 +76,7 @@ pub fn decode_request(packet: &[u8]) -> Result<Request, BadRequest> {
     if u16::from_le_bytes([header[4], header[5]]) != VERSION {
         return Err(BadRequest::Unknown);
     }
-    match header[6] {
-        1 => Ok(Request::Reload),
-        2 => Ok(Request::Upgrade),
-        3 => Ok(Request::Status),
-        4 => Ok(Request::Stop),
-        5 => Ok(Request::Metrics),
-        6 => Ok(Request::TellToClose),
-        7 => Ok(Request::KeepOpen),
-        8 => Ok(Request::AwaitEnd),
-        _ => Err(BadRequest::Unknown),
-    }
+    request_of(header[6]).ok_or(BadRequest::Unknown)
 }
 
 /// The packets of one reply, in order; at least one.

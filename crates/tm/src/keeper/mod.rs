@@ -74,6 +74,16 @@ pub fn run(options: KeeperOptions) -> Result<(), KeeperError> {
     keeper.work()
 }
 
+/// SIGUSR1 stops some programs gently and lets others open their logs anew: here it is for nothing,
+/// and must not end the program.
+const SIGNALS: [i32; 5] = [
+    libc::SIGHUP,
+    libc::SIGUSR1,
+    libc::SIGUSR2,
+    libc::SIGTERM,
+    libc::SIGINT,
+];
+
 /// The end of a stop that did not wait, or whose worker did not answer.
 const CUT_ALL: &str = "stopped at once: whatever was open is cut\n";
 
@@ -152,11 +162,10 @@ impl Keeper {
         lock: OwnedFd,
         control: OwnedFd,
     ) -> Result<Self, KeeperError> {
-        let signals = Signals::open(&[libc::SIGHUP, libc::SIGUSR2, libc::SIGTERM, libc::SIGINT])
-            .map_err(|source| KeeperError::Io {
-                what: "signals",
-                source,
-            })?;
+        let signals = Signals::open(&SIGNALS).map_err(|source| KeeperError::Io {
+            what: "signals",
+            source,
+        })?;
         Ok(Self {
             options,
             signals,
@@ -282,6 +291,9 @@ impl Keeper {
         match signal {
             libc::SIGHUP => self.queue.push_back((Request::Reload, Who(None))),
             libc::SIGUSR2 => self.queue.push_back((Request::Upgrade, Who(None))),
+            libc::SIGUSR1 => tracing::warn!(
+                "SIGUSR1 means nothing here: SIGTERM drains and stops, SIGHUP reloads, SIGUSR2 upgrades"
+            ),
             // A second one does not wait for connections.
             _ if self.course == State::Stopping => self.feed(Input::Late),
             _ => self.queue.push_back((Request::Stop, Who(None))),

@@ -21,6 +21,7 @@ use super::listeners::Listener;
 use super::process::{Queue, Twin, Worker};
 use super::{Keeper, KeeperError, KeeperOptions, Who};
 use crate::control::Request;
+use crate::control::packet::{opcode, request_of};
 use crate::link::journal::Journal;
 use crate::link::{KEEPER_STATE_LAYOUT, WorkerHello};
 use crate::wire::{Malformed, Reader, Writer};
@@ -79,6 +80,11 @@ fn write(keeper: &Keeper, who: Who, text: &str, keep: &mut Vec<RawFd>) -> Vec<u8
         for packet in &client.waiting {
             w.bytes(packet);
         }
+    }
+    // What waits for its turn is answered by the next program.
+    w.u32(keeper.queue.len() as u32);
+    for (request, who) in &keeper.queue {
+        w.u8(opcode(*request)).u32(who.0.map_or(0, |id| id + 1));
     }
     w.u32(keeper.asked.len() as u32);
     for (id, (client, request)) in &keeper.asked {
@@ -211,6 +217,11 @@ fn read_fields(
             waiting,
         });
     }
+    let mut queue = VecDeque::new();
+    for _ in 0..r.u32()? {
+        let request = request_of(r.u8()?).ok_or(Malformed)?;
+        queue.push_back((request, Who(r.u32()?.checked_sub(1))));
+    }
     let mut asked = HashMap::new();
     for _ in 0..r.u32()? {
         let (id, client, is_status) = (r.u32()?, r.u32()?, r.flag()?);
@@ -303,6 +314,7 @@ fn read_fields(
         candidate,
         client_ids,
         clients,
+        queue,
         asked,
         listeners,
         held,

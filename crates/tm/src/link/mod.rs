@@ -29,7 +29,7 @@ pub(crate) const SNAPSHOT_LAYOUT: u16 = 2;
 /// The oldest that is read. 1 has no HTTP/2.
 pub(crate) const SNAPSHOT_LAYOUT_OLDEST: u16 = 1;
 /// Layout of the state that a keeper leaves to its next program.
-pub(crate) const KEEPER_STATE_LAYOUT: u16 = 1;
+pub(crate) const KEEPER_STATE_LAYOUT: u16 = 2;
 
 /// Why a worker is started.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
