@@ -36,7 +36,7 @@ pub(crate) fn reload(options: &Options) -> Result<Exit> {
     let reply = options.which.call(Request::Reload)?;
     conclude(
         &reply,
-        "the changed file is refused; the configuration that ran before stays",
+        "nothing is applied; the configuration in force stays",
     )
 }
 
@@ -44,7 +44,7 @@ pub(crate) fn upgrade(options: &Options) -> Result<Exit> {
     let reply = options.which.call(Request::Upgrade)?;
     conclude(
         &reply,
-        "the upgrade failed; the program that ran before goes on",
+        "no upgrade; the program that ran before goes on",
     )
 }
 
@@ -71,6 +71,7 @@ pub(crate) fn stop(options: &StopOptions) -> Result<Exit> {
     let left = deadline.map_or(Duration::MAX, |at| {
         at.saturating_duration_since(Instant::now())
     });
+    let mut exit = Exit::Done;
     match end.recv_timeout(left) {
         Err(RecvTimeoutError::Timeout) => {
             let failure = Failure::new(Exit::StillRunning, "the drain is not over yet");
@@ -80,7 +81,11 @@ pub(crate) fn stop(options: &StopOptions) -> Result<Exit> {
         }
         // Gone already, or one of another release that does not tell.
         Err(RecvTimeoutError::Disconnected) | Ok(Err(_)) => {}
-        Ok(Ok(reply)) if reply.outcome == Outcome::Done => output::print(&reply.body)?,
+        // It says what it had to cut.
+        Ok(Ok(reply)) if reply.outcome == Outcome::Done && !reply.body.is_empty() => {
+            output::print(&reply.body)?;
+            exit = Exit::Failed;
+        }
         Ok(Ok(_)) => {}
     }
     while !matches!(
@@ -90,7 +95,7 @@ pub(crate) fn stop(options: &StopOptions) -> Result<Exit> {
         std::thread::sleep(WATCH_INTERVAL);
     }
     eprintln!("stopped");
-    Ok(Exit::Done)
+    Ok(exit)
 }
 
 /// Prints the answer: what was done on standard output, why not on standard error.

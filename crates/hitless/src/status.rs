@@ -115,6 +115,10 @@ fn program(status: &Status) -> String {
             status.config
         ),
     };
+    let rejected = match status.config {
+        Config::Rejected => "the configuration before it runs on",
+        _ => "",
+    };
     let mut lines = vec![
         (
             "program",
@@ -127,6 +131,8 @@ fn program(status: &Status) -> String {
         ),
         ("site", program.site_file.display().to_string()),
         ("config", config),
+        // Behind the line that it explains.
+        ("", rejected.to_owned()),
         ("run folder", program.run_dir.display().to_string()),
         ("connections", table::number(program.connections)),
     ];
@@ -136,14 +142,9 @@ fn program(status: &Status) -> String {
             "no worker runs at the moment: the next one goes on with what lives".into(),
         ));
     }
-    if status.config == Config::Rejected {
-        lines.push((
-            "",
-            "the configuration before it runs on; `hitless check` shows every error".into(),
-        ));
-    }
     lines
         .iter()
+        .filter(|(_, value)| !value.is_empty())
         .map(|(name, value)| format!("{name:<12} {value}\n"))
         .collect()
 }

@@ -203,7 +203,7 @@ fn kill_in_a_takeover(fault: &str, both: bool) {
             (instance.try_labelled(carried)? > 0.0).then_some(())?;
             children(instance.child.id())
                 .into_iter()
-                .find(|&child| child != pid)
+                .find(|&child| child != pid && !is_twin(child))
         });
         if both {
             kill(successor);
@@ -234,12 +234,13 @@ fn kill(pid: i32) {
 fn children(of: u32) -> Vec<i32> {
     let path = format!("/proc/{of}/task/{of}/children");
     let text = std::fs::read_to_string(path).unwrap_or_default();
-    let is_worker = |pid: &i32| {
-        let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-        name.trim() != "hitless-twin"
-    };
     let pids = text.split_whitespace().filter_map(|pid| pid.parse().ok());
-    pids.filter(is_worker).collect()
+    pids.collect()
+}
+
+fn is_twin(pid: i32) -> bool {
+    let name = std::fs::read_to_string(format!("/proc/{pid}/comm"));
+    name.is_ok_and(|name| name.trim() == "hitless-twin")
 }
 
 #[test]
@@ -250,6 +251,28 @@ fn a_worker_killed_in_a_takeover_whose_successor_hangs_is_replaced() {
 #[test]
 fn a_worker_killed_in_a_takeover_together_with_its_successor_is_replaced() {
     kill_in_a_takeover("hang-2", true);
+}
+
+/// Nobody but the keeper sees that a twin is gone.
+#[test]
+fn a_twin_that_ends_is_collected_and_nothing_else_happens() {
+    let (tcp, http) = (Echo::start(), Echo::http());
+    let instance = Instance::start(&site(&tcp, &http));
+    let stream = Stream::start(instance.address("raw"), 1, 1 << 16, Duration::ZERO);
+    stream.wait_progress();
+    let worker = instance.worker_pid();
+    let mut children = children(instance.child.id()).into_iter();
+    let twin = children.find(|pid| is_twin(*pid)).unwrap();
+    kill(twin);
+    wait_for("the twin's end", || {
+        (!std::path::Path::new(&format!("/proc/{twin}")).exists()).then_some(())
+    });
+    assert_eq!(instance.worker_pid(), worker);
+    stream.wait_progress();
+    // The worker's death costs what it always did.
+    instance.kill_worker();
+    stream.wait_progress();
+    stream.finish().unwrap();
 }
 
 #[test]

@@ -169,3 +169,60 @@ fn metrics_are_served_where_the_site_says_and_the_monitors_run() {
         assert!(answer.contains("hitless_build_info{build=\"first\"} 1"));
     }
 }
+
+/// An operator sees which member is bad, however it is bad.
+#[test]
+fn what_members_fail_is_counted_at_the_member() {
+    let answering = |answer: &'static [u8]| {
+        Echo::start_with(move |mut stream| {
+            let mut input = Vec::new();
+            let head = common::read_head(&mut stream, &mut input);
+            if head.is_ok_and(|head| head.is_some()) {
+                let _ = stream.write_all(answer);
+            }
+        })
+    };
+    let cut = answering(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n123");
+    let garbage = answering(b"NOT HTTP\r\n\r\n");
+    let silent = answering(b"");
+    for (member, status) in [
+        (cut, "HTTP/1.1 200"),
+        (garbage, "HTTP/1.1 502"),
+        (silent, "HTTP/1.1 502"),
+    ] {
+        let instance = Instance::start(&site("http", &[&member]));
+        let mut client = HttpClient::connect(instance.address("main"));
+        client.send(b"GET / HTTP/1.1\r\nHost: t\r\n\r\n");
+        let mut answer = Vec::new();
+        // The one that is cut ends in a reset.
+        let _ = client.stream.read_to_end(&mut answer);
+        let answer = String::from_utf8_lossy(&answer);
+        assert!(answer.starts_with(status), "{answer}");
+        assert_eq!(
+            instance.metric("hitless_member_failures_total"),
+            1.0,
+            "{status}"
+        );
+        assert_eq!(
+            instance.metric("hitless_virtual_server_failures_total"),
+            1.0
+        );
+    }
+}
+
+/// A client that goes away is no fault of its member.
+#[test]
+fn what_clients_fail_is_not_counted_at_the_member() {
+    let member = Echo::http();
+    let instance = Instance::start(&site("http", &[&member]));
+    let mut client = HttpClient::connect(instance.address("main"));
+    client.send(b"POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 100\r\n\r\nabc");
+    common::wait_for("the request", || {
+        (instance.metric("hitless_requests_in_flight") == 1.0).then_some(())
+    });
+    drop(client);
+    common::wait_for("its end", || {
+        (instance.metric("hitless_connections") == 0.0).then_some(())
+    });
+    assert_eq!(instance.metric("hitless_member_failures_total"), 0.0);
+}

@@ -95,6 +95,17 @@ impl Connection {
         }
     }
 
+    /// Whose fault an exchange's end in [`Event::Abort`] is. Reasons that fit both sides are the
+    /// client's while its request is not whole.
+    pub fn blames(&self, reason: Refusal) -> Side {
+        match reason {
+            Refusal::ClientClosed | Refusal::ClientStalls => Side::Client,
+            Refusal::MemberClosed | Refusal::MemberStalls | Refusal::ResponseTimeout => Side::Member,
+            _ if self.request == RequestPhase::Body => Side::Client,
+            _ => Side::Member,
+        }
+    }
+
     /// A side's connection failed (reset, refused, timed out).
     pub fn lost(&mut self, side: Side) -> Event {
         match (side, self.response) {

@@ -271,6 +271,9 @@ impl Keeper {
             .flatten()
         {
             fds.push(PollFd::new(&worker.process.pidfd, PollFlags::IN));
+            if let Some(twin) = &worker.twin.process {
+                fds.push(PollFd::new(&twin.pidfd, PollFlags::IN));
+            }
             for queue in core::iter::once(&worker.link).chain(&worker.lanes) {
                 fds.push(PollFd::new(
                     &queue.socket,
@@ -371,12 +374,23 @@ impl Keeper {
         }
     }
 
-    /// Notices workers that ended.
+    /// Notices workers that ended, and twins that ended before them.
     fn collect(&mut self) {
         for which in [Which::Leaving, Which::Next, Which::Current] {
             let Some(worker) = self.worker(which) else {
                 continue;
             };
+            if let Some(twin) = &worker.twin.process
+                && let Ok(Some(ended)) = twin.collect(false)
+            {
+                let pid = twin.pid;
+                worker.twin.process = None;
+                tracing::warn!(
+                    pid,
+                    "the worker's twin ended with {ended}: until `hitless upgrade` brings another, a \
+                     client that is just being accepted when the worker dies is lost with it"
+                );
+            }
             if let Ok(Some(ended)) = worker.process.collect(false) {
                 self.on_end(which, ended);
             }

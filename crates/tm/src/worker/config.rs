@@ -53,10 +53,6 @@ impl Worker {
         let Some(site) = self.candidate.take() else {
             return;
         };
-        if let Some(admin) = &site.admin {
-            let address = admin.listen;
-            tracing::warn!(%address, "the admin address is not served yet; use `hitless metrics`");
-        }
         self.board.keep_only(&site);
         self.remember_removed(&site);
         self.bound = self

@@ -168,7 +168,6 @@ pub(super) fn connect_failed(core: &mut Core, room: &mut Room, http: &mut Http, 
         return work(core, room, http, index);
     }
     let told = http.clients[index].codec.lost(Side::Member);
-    core.count_server(http.clients[index].server, Keyed::Failures, 1);
     act(core, room, http, index, told);
     work(core, room, http, index);
 }
@@ -197,10 +196,8 @@ pub(super) fn fail(
         end(core, http, index, End::Reset);
         return false;
     }
-    core.count_server(client.server, Keyed::Failures, 1);
     let told = client.codec.lost(Side::Member);
     if let Some(up) = client.up.map(|up| &mut http.ups[up]) {
-        core.count_member(up.member, Keyed::Failures, 1);
         up.readable = false;
         up.is_at_end = true;
     }
@@ -252,9 +249,14 @@ pub(super) fn act(core: &mut Core, room: &mut Room, http: &mut Http, index: usiz
             done(core, http, index, after_client, member);
         }
         Told::Refused(refusal) => refuse(core, room, http, index, refusal.status()),
-        Told::BadMember(refusal) => refuse(core, room, http, index, refusal.member_status()),
-        Told::Abort(_) => {
-            core.count_server(client.server, Keyed::Failures, 1);
+        Told::BadMember(refusal) => {
+            count_member_failure(core, http, index);
+            refuse(core, room, http, index, refusal.member_status());
+        }
+        Told::Abort(reason) => {
+            if client.codec.blames(reason) == Side::Member {
+                count_member_failure(core, http, index);
+            }
             release(core, http, index, After::Close);
             end(core, http, index, End::Reset);
         }
@@ -264,6 +266,15 @@ pub(super) fn act(core: &mut Core, room: &mut Room, http: &mut Http, index: usiz
             client.closing = Closing::AfterOutput;
             client.close_at_us = core.now_us + core.tables.limits.body_time_us;
         }
+    }
+}
+
+/// A request that its member failed, at the member and at the virtual server.
+fn count_member_failure(core: &Core, http: &Http, index: usize) {
+    let client = &http.clients[index];
+    core.count_server(client.server, Keyed::Failures, 1);
+    if let Some(up) = client.up {
+        core.count_member(http.ups[up].member, Keyed::Failures, 1);
     }
 }
 

@@ -292,14 +292,17 @@ impl Metrics {
     }
 
     fn keyed(&mut self, prefix: &str, labels: &[(&str, &str)], sums: &[u64; KEYED_COUNTERS]) {
+        let failures = match prefix {
+            "hitless_member" => {
+                "connects that it did not take, and requests that it answered late, wrongly, in part \
+                 or not at all"
+            }
+            _ => "connections and requests that no member served as it should",
+        };
         for (what, help, counter) in [
             ("connections_total", "connections", Keyed::Connections),
             ("requests_total", "HTTP requests", Keyed::Requests),
-            (
-                "failures_total",
-                "connections or requests that the other side failed",
-                Keyed::Failures,
-            ),
+            ("failures_total", failures, Keyed::Failures),
             (
                 "bytes_in_total",
                 "bytes from clients on their way to members",
