@@ -428,6 +428,8 @@ fn arrivals(host: &Host) -> Vec<(&'static str, Arrival)> {
     let listener = held(host, State::Listener).flow;
     let half_open = held(host, State::HalfOpen);
     let right = half_open.right_number.unwrap();
+    let was = held(host, State::TimeWait);
+    let end = was.right_number.unwrap();
     let v6 = flow(CLIENT6, 1000, VIP6, 444);
     let stamped = |flow: &Flow, inner: &[u8], word: Row| {
         encapsulate(inner, outer4(), &Option1::of(flow, word, 9))
@@ -472,10 +474,7 @@ fn arrivals(host: &Host) -> Vec<(&'static str, Arrival)> {
             "fin-wait-2",
             arrive(held(host, State::OrphanInFinWait2).flow, ACK, 1, own),
         ),
-        (
-            "time-wait",
-            arrive(held(host, State::TimeWait).flow, ACK, 1, own),
-        ),
+        ("time-wait", arrive(was.flow, ACK, end, own)),
         ("half-open-ours", arrive(half_open.flow, ACK, right, own)),
         ("half-open-syn", arrive(half_open.flow, SYN, 0, own)),
         (
@@ -487,10 +486,7 @@ fn arrivals(host: &Host) -> Vec<(&'static str, Arrival)> {
             plain(established, tcp(&established, ACK, 1, &[]), own),
         ),
         ("syn-listed", arrive(listener, SYN, 0, own)),
-        (
-            "syn-time-wait",
-            arrive(held(host, State::TimeWait).flow, SYN, 0, own),
-        ),
+        ("syn-time-wait", arrive(was.flow, SYN, 0, own)),
         (
             "syn-stale-head",
             Arrival {
@@ -502,6 +498,11 @@ fn arrivals(host: &Host) -> Vec<(&'static str, Arrival)> {
         ("syn-last-hop", arrive(unknown, SYN, 0, last)),
         ("rst-last-hop", arrive(unknown, RST, 0, last)),
         ("unknown", arrive(unknown, ACK, 1, own)),
+        (
+            "time-wait-other",
+            arrive(was.flow, ACK, end.wrapping_add(9), own),
+        ),
+        ("rst-time-wait", arrive(was.flow, RST, 0, own)),
         (
             "half-open-other",
             arrive(half_open.flow, ACK, right.wrapping_add(9), own),

@@ -53,7 +53,12 @@ pub enum Held {
     /// `SYN_SENT`.
     Established,
     /// A `TIME_WAIT` entry.
-    TimeWait,
+    TimeWait {
+        /// The packet has ACK and acknowledges the end of the connection that was. Else it may be of
+        /// another one: a client that uses its port again soon may be served by another guest by
+        /// now.
+        is_ours: bool,
+    },
     /// A listener, and the packet's ACK answers a SYN cookie of ours.
     Cookie,
 }
@@ -68,13 +73,13 @@ impl Held {
             Self::Established => true,
             Self::HalfOpen { .. } => rules.count_half_open,
             Self::Cookie => true,
-            Self::Nothing | Self::Listener | Self::TimeWait => false,
+            Self::Nothing | Self::Listener | Self::TimeWait { .. } => false,
         }
     }
 
     /// Whether a SYN would be taken by this guest's stack.
     const fn listens(self) -> bool {
-        matches!(self, Self::Listener | Self::Cookie | Self::TimeWait)
+        matches!(self, Self::Listener | Self::Cookie | Self::TimeWait { .. })
     }
 }
 
@@ -262,12 +267,12 @@ pub fn ingress(rules: &Rules, hop: &Hop<'_>, packet: &Packet) -> Verdict {
 const fn is_known(rules: &Rules, segment: Segment, held: Held) -> bool {
     match (segment, held) {
         (_, Held::Established) => true,
-        // A SYN that meets TIME_WAIT may open a connection, so it is judged like one that meets a
-        // listener.
-        (Segment::Ack | Segment::Bare, Held::TimeWait) => true,
         // The same SYN again: the stack repeats its SYN-ACK, nothing new comes to be.
         (Segment::Syn, Held::HalfOpen { .. }) => true,
         (Segment::Ack, Held::HalfOpen { is_ours }) => is_ours || !rules.check_initial_sequence,
+        // A SYN that meets TIME_WAIT may open a connection, so it is judged like one that meets a
+        // listener. A bare RST has no number to check.
+        (Segment::Ack, Held::TimeWait { is_ours }) => is_ours || !rules.check_initial_sequence,
         (Segment::Ack, Held::Cookie) => true,
         _ => false,
     }

@@ -42,10 +42,7 @@ pub(crate) fn reload(options: &Options) -> Result<Exit> {
 
 pub(crate) fn upgrade(options: &Options) -> Result<Exit> {
     let reply = options.which.call(Request::Upgrade)?;
-    conclude(
-        &reply,
-        "no upgrade; the program that ran before goes on",
-    )
+    conclude(&reply, "no upgrade; the program that ran before goes on")
 }
 
 pub(crate) fn metrics(options: &Options) -> Result<Exit> {

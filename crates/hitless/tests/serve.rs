@@ -252,7 +252,7 @@ fn an_upgrade_to_something_that_is_no_program_changes_nothing() {
     };
     let stderr = refused_upgrade("#!/bin/sh\nexit 7\n");
     assert!(
-        stderr.contains("the upgrade failed; the program that ran before goes on"),
+        stderr.contains("no upgrade; the program that ran before goes on"),
         "{stderr}"
     );
     echo.round(10_000);
@@ -337,7 +337,7 @@ fn stop_lists_what_outlasts_the_drain() {
     let mut echo = Echo::connect(raw);
     echo.round(10_000);
     let client = echo.local_address();
-    let answer = user.run(&["stop"]).expect(0);
+    let answer = user.run(&["stop"]).expect(1);
     let expected = format!("cut 1 connection that outlasted the drain:\n  raw  {client}\n");
     assert!(answer.stdout.ends_with(&expected), "{}", answer.stdout);
     assert!(echo.is_reset(), "never an end that looks complete");

@@ -20,7 +20,8 @@ enum held {
 	HELD_HALF_OPEN_OURS,	/* the packet acknowledges our initial sequence number */
 	HELD_HALF_OPEN_OTHER,
 	HELD_ESTABLISHED,
-	HELD_TIME_WAIT,
+	HELD_TIME_WAIT_OURS,	/* the packet acknowledges the end of the connection that was */
+	HELD_TIME_WAIT_OTHER,
 	HELD_COOKIE,
 };
 
@@ -123,7 +124,8 @@ __noinline int forward(struct xdp_md *ctx, const struct passage *p, const struct
 
 static __always_inline bool listens(enum held held)
 {
-	return held == HELD_LISTENER || held == HELD_COOKIE || held == HELD_TIME_WAIT;
+	return held == HELD_LISTENER || held == HELD_COOKIE || held == HELD_TIME_WAIT_OURS ||
+	       held == HELD_TIME_WAIT_OTHER;
 }
 
 static __always_inline bool is_known(__u8 segment, enum held held)
@@ -131,9 +133,9 @@ static __always_inline bool is_known(__u8 segment, enum held held)
 	switch (held) {
 	case HELD_ESTABLISHED:
 		return true;
-	case HELD_TIME_WAIT:
+	case HELD_TIME_WAIT_OURS:
 		/* A SYN may open a connection, so it is judged like one that meets a listener. */
-		return segment != SEGMENT_SYN;
+		return segment == SEGMENT_ACK;
 	case HELD_HALF_OPEN_OURS:
 		return segment != SEGMENT_BARE;
 	case HELD_HALF_OPEN_OTHER:
@@ -238,7 +240,7 @@ __noinline int steer(struct xdp_md *ctx, const struct passage *p)
 			count(COUNT_also_cookie, 0);
 		return hand_up(ctx, p, COUNT_delivered);
 	}
-	if (p->held == HELD_HALF_OPEN_OTHER && p->client.segment == SEGMENT_ACK)
+	if ((p->held == HELD_HALF_OPEN_OTHER || p->held == HELD_TIME_WAIT_OTHER) && p->client.segment == SEGMENT_ACK)
 		count(COUNT_also_mismatch, 0);
 	if (!p->outer) {
 		if (!(p->row & ROW_GUESTS))
@@ -323,8 +325,16 @@ __noinline int look_up(struct xdp_md *ctx, const struct passage *p)
 	case STATE_TIME_WAIT:
 		/* An orphan in FIN_WAIT2 looks like this too. */
 		tw = bpf_skc_to_tcp_timewait_sock(sk);
-		if (!tw || tw->tw_sk.tw_substate != STATE_FIN_WAIT2)
-			held = HELD_TIME_WAIT;
+		if (tw && tw->tw_sk.tw_substate == STATE_FIN_WAIT2)
+			break;
+		/*
+		 * The client may have used its port again, for a connection that another guest has: that one's packets
+		 * acknowledge other numbers.
+		 */
+		held = HELD_TIME_WAIT_OTHER;
+		if (tw && client->segment == SEGMENT_ACK &&
+		    bpf_ntohl(client->acknowledged) == tw->tw_sk.__tw_common.skc_tw_snd_nxt)
+			held = HELD_TIME_WAIT_OURS;
 		break;
 	case STATE_CLOSE:
 		held = HELD_NOTHING;

@@ -34,6 +34,7 @@ struct sock_common {
 	volatile unsigned char skc_state;
 	struct in6_addr___kernel skc_v6_daddr;
 	struct in6_addr___kernel skc_v6_rcv_saddr;
+	__u32 skc_tw_snd_nxt;
 };
 
 struct sock {

@@ -9,6 +9,7 @@ use hitless_core::row::{Bucket, Row};
 pub const KEY: FlowKey = FlowKey(*b"hitless test key");
 pub const VNI: u32 = 7;
 
+pub const FIN: u8 = 0x01;
 pub const SYN: u8 = 0x02;
 pub const RST: u8 = 0x04;
 pub const ACK: u8 = 0x10;

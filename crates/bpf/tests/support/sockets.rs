@@ -14,7 +14,7 @@ use rustix::net::{
 use socket2::{Domain, Socket, Type};
 
 use super::OwnNamespace;
-use super::packet::{ACK, CLIENT4, CLIENT6, ETHERNET, SYN, VIP4, VIP6, flow, tcp};
+use super::packet::{ACK, CLIENT4, CLIENT6, ETHERNET, FIN, SYN, VIP4, VIP6, flow, tcp};
 
 /// Where something listens; nothing listens on the port above.
 pub const PORT: u16 = 443;
@@ -32,7 +32,8 @@ const SILENT: [&str; 4] = [
 pub struct HeldFlow {
     pub flow: Flow,
     pub state: State,
-    /// Our initial sequence number + 1, where there is one to check.
+    /// The number that the flow's client acknowledges, where there is one to check: our initial
+    /// sequence number + 1, or that of our end in TIME_WAIT.
     pub right_number: Option<u32>,
 }
 
@@ -68,7 +69,9 @@ impl State {
                 is_ours: is_right_number && is_plain_ack,
             },
             Self::Established | Self::OrphanInFinWait2 => Held::Established,
-            Self::TimeWait => Held::TimeWait,
+            Self::TimeWait => Held::TimeWait {
+                is_ours: is_right_number && is_plain_ack,
+            },
             Self::Cookie if is_right_number && is_plain_ack => Held::Cookie,
             Self::Cookie => Held::Listener,
         }
@@ -162,12 +165,15 @@ fn make_states() -> Made {
         hold(flow(client, 1005, vip, PORT), State::OrphanInFinWait2, None);
 
         let (ours, theirs) = connect(client, 1006, &listener);
+        let was = flow(client, 1006, vip, PORT);
+        let watcher = watcher();
         ours.shutdown(std::net::Shutdown::Write).unwrap();
+        let end = our_number_after(&watcher, &was, FIN);
         read_end(&theirs);
         drop(theirs);
         read_end(&ours);
         drop(ours);
-        hold(flow(client, 1006, vip, PORT), State::TimeWait, None);
+        hold(was, State::TimeWait, Some(end));
         listeners.push(listener);
     }
     // From here on every SYN is answered by a cookie, and leaves no entry.
@@ -204,21 +210,26 @@ fn read_end(mut stream: &TcpStream) {
 pub fn our_number_after_syn(flow: &Flow) -> u32 {
     let watcher = watcher();
     inject(&tcp(flow, SYN, 0, &[])[ETHERNET..]);
+    our_number_after(&watcher, flow, SYN)
+}
+
+/// The number behind our next packet of the flow with ACK and this flag, which counts as a byte.
+fn our_number_after(watcher: &OwnedFd, flow: &Flow, flag: u8) -> u32 {
     let deadline = Instant::now() + Duration::from_secs(5);
     while Instant::now() < deadline {
         let mut packet = [0; 256];
-        let (length, _) = rustix::net::recv(&watcher, &mut packet[..], RecvFlags::empty()).unwrap();
+        let (length, _) = rustix::net::recv(watcher, &mut packet[..], RecvFlags::empty()).unwrap();
         let tcp_at = if packet[0] >> 4 == 4 { 20 } else { 40 };
         let Some(tcp) = packet[..length].get(tcp_at..tcp_at + 20) else {
             continue;
         };
         let is_ours = tcp[..2] == flow.destination_port.to_be_bytes()
             && tcp[2..4] == flow.source_port.to_be_bytes();
-        if is_ours && tcp[13] & 0x3f == SYN | ACK {
+        if is_ours && tcp[13] & 0x3f == flag | ACK {
             return u32::from_be_bytes(tcp[4..8].try_into().unwrap()).wrapping_add(1);
         }
     }
-    panic!("no SYN-ACK for {flow:?}");
+    panic!("no packet of {flow:?} with flag {flag:#x}");
 }
 
 /// Sees all packets of the calling thread's namespace, from the IP header on.

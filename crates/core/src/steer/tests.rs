@@ -67,7 +67,7 @@ fn what_the_kernel_knows_is_delivered_whatever_the_rows_say() {
     let packet = stamped(Segment::Ack, row(&[9], 8), true);
     for held in [
         Held::Established,
-        Held::TimeWait,
+        Held::TimeWait { is_ours: true },
         Held::Cookie,
         Held::HalfOpen { is_ours: true },
     ] {
@@ -77,6 +77,27 @@ fn what_the_kernel_knows_is_delivered_whatever_the_rows_say() {
             "{held:?}"
         );
     }
+}
+
+/// The client used its port again, and its new connection is another guest's.
+#[test]
+fn what_was_ends_no_way_to_what_is() {
+    let own = row(&[1, 2], 5);
+    let was = Held::TimeWait { is_ours: false };
+    for segment in [Segment::Ack, Segment::Bare] {
+        let packet = stamped(segment, own, false);
+        let verdict = ingress(RULES, &hop(1, own, was), &packet);
+        assert_eq!(forwarded(verdict), (2, own, false, Forward::Along));
+        let verdict = ingress(RULES, &hop(2, own, Held::Established), &packet);
+        assert_eq!(verdict, Verdict::Deliver);
+    }
+    let mutant = Rules {
+        check_initial_sequence: false,
+        ..*RULES
+    };
+    let packet = stamped(Segment::Ack, own, false);
+    let verdict = ingress(&mutant, &hop(1, own, was), &packet);
+    assert_eq!(verdict, Verdict::Deliver, "swallowed");
 }
 
 #[test]
@@ -186,7 +207,7 @@ fn any_held() -> impl Strategy<Value = Held> {
         Just(Held::Listener),
         any::<bool>().prop_map(|is_ours| Held::HalfOpen { is_ours }),
         Just(Held::Established),
-        Just(Held::TimeWait),
+        any::<bool>().prop_map(|is_ours| Held::TimeWait { is_ours }),
         Just(Held::Cookie),
     ]
 }

@@ -100,7 +100,9 @@ impl Connection {
     pub fn blames(&self, reason: Refusal) -> Side {
         match reason {
             Refusal::ClientClosed | Refusal::ClientStalls => Side::Client,
-            Refusal::MemberClosed | Refusal::MemberStalls | Refusal::ResponseTimeout => Side::Member,
+            Refusal::MemberClosed | Refusal::MemberStalls | Refusal::ResponseTimeout => {
+                Side::Member
+            }
             _ if self.request == RequestPhase::Body => Side::Client,
             _ => Side::Member,
         }
