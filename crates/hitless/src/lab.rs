@@ -84,9 +84,7 @@ enum Command {
 pub(crate) fn run(options: Options) -> Result<Exit> {
     match options.command {
         Command::Up { topology, binary } => {
-            let text = std::fs::read_to_string(&topology)
-                .with_context(|| format!("cannot read {}", topology.display()))?;
-            let topology = Topology::parse(&text)?;
+            let topology = Topology::read(&topology)?;
             machine::check(Size::of(&topology).need(), machine::available()?)?;
             life::reap()?;
             let id = topology.id.clone();
@@ -156,7 +154,7 @@ pub(crate) fn run(options: Options) -> Result<Exit> {
             direct,
         } => {
             let mut show = Show::new(json);
-            let outcome = match Script::read(&script).and_then(|script| {
+            let mut outcome = match Script::read(&script).and_then(|script| {
                 let binary = program(binary)?;
                 take_down_when_interrupted(&script.topology.id)?;
                 Ok(match direct {
@@ -171,6 +169,7 @@ pub(crate) fn run(options: Options) -> Result<Exit> {
                 },
             };
             let error = outcome.error.map(unless_interrupted);
+            outcome.document.error = error.as_ref().map(|error| format!("{error:#}"));
             // A reader of documents gets one, whatever happened.
             show.end(&outcome.document)?;
             match (error, outcome.document.kept) {

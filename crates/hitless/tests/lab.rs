@@ -211,6 +211,11 @@ fn bad_scripts_are_refused_with_what_is_wrong() {
         ("interval_ms: 10", "interval_ms: 0", "interval_ms"),
         ("interval_ms: 10", "intervall: 10", "intervall"),
         ("count: 1", "count: 99999999", "file descriptors"),
+        (
+            "steps: [{ name: one",
+            "steps: [] #",
+            "steps: a script without any",
+        ),
     ] {
         assert!(good.contains(from), "{from}");
         fs::write(&path, good.replace(from, to)).unwrap();
@@ -223,6 +228,10 @@ fn bad_scripts_are_refused_with_what_is_wrong() {
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(!output.status.success(), "{to}");
         assert!(text.contains(expected), "{to}: {text}");
+        // The file, unless the machine is at fault, and nothing twice.
+        let is_files = expected != "file descriptors";
+        assert!(!is_files || text.contains("script.yaml"), "{to}: {text}");
+        assert_eq!(text.matches("error:").count(), 1, "{to}: {text}");
     }
     // Who reads documents gets one.
     let output = Command::new(HITLESS)
@@ -232,6 +241,9 @@ fn bad_scripts_are_refused_with_what_is_wrong() {
         .output()
         .unwrap();
     let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(document, serde_json::json!({ "kept": false, "steps": [] }));
+    assert_eq!(document["kept"], false);
+    assert_eq!(document["steps"], serde_json::json!([]));
+    let error = document["error"].as_str().unwrap();
+    assert!(error.contains("script.yaml"), "{error}");
     assert_eq!(output.status.code(), Some(1));
 }

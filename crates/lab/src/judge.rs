@@ -51,6 +51,9 @@ pub struct StepResult {
 pub struct Document {
     pub kept: bool,
     pub steps: Vec<StepResult>,
+    /// Why there are no more steps.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
 }
 
 /// What was gathered about a step, next to the clients' report. None is what was not gathered.

@@ -93,6 +93,7 @@ fn in_a_lab(
         document: Document {
             kept: result.is_ok() && steps.iter().all(|step| step.faults.is_empty()),
             steps,
+            error: None,
         },
         error: result.err(),
     }

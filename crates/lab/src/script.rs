@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::client::{Plan, Workload, WorkloadKind};
 use crate::machine::Size;
-use crate::topology::{HTTP_PORT, STREAM_PORT, Topology, member_address};
+use crate::topology::{HTTP_PORT, STREAM_PORT, Topology, from_yaml, member_address};
 
 /// A connection that is silent for so long although something is due is lost.
 const SILENCE_MS_MAX: u64 = 10_000;
@@ -227,8 +227,7 @@ impl Script {
 
     /// Reads and checks a script's text.
     pub fn parse(text: &str) -> Result<Self> {
-        let script: Self =
-            serde_saphyr::from_str(text).map_err(|error| anyhow::anyhow!("{error}"))?;
+        let script: Self = from_yaml(text)?;
         script.topology.check()?;
         script.check()?;
         Ok(script)
@@ -238,6 +237,10 @@ impl Script {
         ensure!(
             !self.workloads.is_empty(),
             "workloads: a script needs at least one"
+        );
+        ensure!(
+            !self.steps.is_empty(),
+            "steps: a script without any shows nothing; one of `kind: steady` changes nothing"
         );
         for (name, load) in &self.workloads {
             ensure!(

@@ -5,10 +5,11 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use hitless_net::Prefix;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 /// What the outer headers take: Geneve with its option over IPv6.
@@ -63,10 +64,16 @@ impl Topology {
 
     /// Reads it from YAML and checks what can be checked without the machine.
     pub fn parse(text: &str) -> Result<Self> {
-        let topology: Self =
-            serde_saphyr::from_str(text).map_err(|error| anyhow::anyhow!("topology: {error}"))?;
+        let topology: Self = from_yaml(text)?;
         topology.check()?;
         Ok(topology)
+    }
+
+    /// Reads the file, whose name every error bears.
+    pub fn read(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("cannot read {}", path.display()))?;
+        Self::parse(&text).with_context(|| path.display().to_string())
     }
 
     /// Checks what can be checked without the machine.
@@ -283,4 +290,12 @@ pub fn guests_network(number: u8) -> [Prefix; 2] {
         v4(10, 1, number, 0, 24),
         v6([0xfd00, 1, u16::from(number), 0], 0, 64),
     ]
+}
+
+/// What is wrong, with its line and column.
+pub(crate) fn from_yaml<T: DeserializeOwned>(text: &str) -> Result<T> {
+    serde_saphyr::from_str(text).map_err(|error| {
+        let plain = error.without_snippet().to_string();
+        anyhow::anyhow!("{}", plain.trim_start_matches("error: "))
+    })
 }

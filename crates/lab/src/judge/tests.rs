@@ -356,6 +356,7 @@ fn the_document_has_the_fields_that_programs_read() {
     let document = Document {
         kept: true,
         steps: vec![result],
+        error: None,
     };
     let value = serde_json::to_value(&document).unwrap();
     let step = value["steps"][0].as_object().unwrap();
