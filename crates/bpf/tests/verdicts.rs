@@ -475,6 +475,10 @@ fn arrivals(host: &Host) -> Vec<(&'static str, Arrival)> {
             arrive(held(host, State::OrphanInFinWait2).flow, ACK, 1, own),
         ),
         ("time-wait", arrive(was.flow, ACK, end, own)),
+        (
+            "time-wait-late",
+            arrive(was.flow, ACK, end.wrapping_sub(9), own),
+        ),
         ("half-open-ours", arrive(half_open.flow, ACK, right, own)),
         ("half-open-syn", arrive(half_open.flow, SYN, 0, own)),
         (

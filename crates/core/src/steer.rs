@@ -54,9 +54,9 @@ pub enum Held {
     Established,
     /// A `TIME_WAIT` entry.
     TimeWait {
-        /// The packet has ACK and acknowledges the end of the connection that was. Else it may be of
-        /// another one: a client that uses its port again soon may be served by another guest by
-        /// now.
+        /// The packet has ACK and acknowledges the end of the connection that was, or less than 256
+        /// KiB before it, as late packets do. Else it may be of another one: a client that uses its
+        /// port again soon may be served by another guest by now.
         is_ours: bool,
     },
     /// A listener, and the packet's ACK answers a SYN cookie of ours.

@@ -13,6 +13,9 @@
 #include "row.h"
 #include "sip.h"
 
+/* How much less than all a late packet may acknowledge: more than what is on its way of usual connections. */
+#define HL_LATE_BYTES (1 << 18)
+
 /* What our kernel holds of the flow. */
 enum held {
 	HELD_NOTHING,
@@ -329,11 +332,11 @@ __noinline int look_up(struct xdp_md *ctx, const struct passage *p)
 			break;
 		/*
 		 * The client may have used its port again, for a connection that another guest has: that one's packets
-		 * acknowledge other numbers.
+		 * acknowledge other numbers. Late packets of the old one acknowledge its end, or a little less.
 		 */
 		held = HELD_TIME_WAIT_OTHER;
 		if (tw && client->segment == SEGMENT_ACK &&
-		    bpf_ntohl(client->acknowledged) == tw->tw_sk.__tw_common.skc_tw_snd_nxt)
+		    tw->tw_sk.__tw_common.skc_tw_snd_nxt - bpf_ntohl(client->acknowledged) < HL_LATE_BYTES)
 			held = HELD_TIME_WAIT_OURS;
 		break;
 	case STATE_CLOSE:
