@@ -21,5 +21,6 @@ pub mod tls;
 
 mod layout;
 mod semantics;
+mod stuck;
 
 pub use layout::RestoreError;

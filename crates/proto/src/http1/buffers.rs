@@ -3,6 +3,7 @@
 
 use super::connection::Connection;
 use super::interface::Side;
+use crate::stuck;
 
 impl Connection {
     /// Input of a side that could not be used yet.
@@ -14,24 +15,12 @@ impl Connection {
     /// length. Should `scratch` be too short, because another program with a longer one was here
     /// before, the rest stays stuck, and nothing must be read until it has come along.
     pub fn take_stuck(&mut self, from: Side, scratch: &mut [u8]) -> usize {
-        let stuck = &mut self.stuck[from.index()];
-        if stuck.is_empty() {
-            return 0;
-        }
-        let count = stuck.len().min(scratch.len());
-        scratch[..count].copy_from_slice(&stuck[..count]);
-        match count == stuck.len() {
-            true => *stuck = Vec::new(),
-            false => drop(stuck.drain(..count)),
-        }
-        count
+        stuck::take_into(&mut self.stuck[from.index()], scratch)
     }
 
     /// Keeps input that a step did not consume: it comes before anything that is still stuck.
     pub fn keep_stuck(&mut self, from: Side, rest: &[u8]) {
-        if !rest.is_empty() {
-            self.stuck[from.index()].splice(..0, rest.iter().copied());
-        }
+        stuck::keep_before(&mut self.stuck[from.index()], rest);
     }
 
     /// Output for a side that could not be sent yet.
@@ -50,11 +39,7 @@ impl Connection {
     /// it is.
     pub fn sent(&mut self, to: Side, count: usize, now_us: u64) {
         self.since_us[to.index()] = now_us;
-        let unsent = &mut self.unsent[to.index()];
-        match count == unsent.len() {
-            true => *unsent = Vec::new(),
-            false => drop(unsent.drain(..count)),
-        }
+        stuck::take_front(&mut self.unsent[to.index()], count);
     }
 
     /// All stuck input of a side, its memory included.

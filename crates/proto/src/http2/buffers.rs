@@ -2,6 +2,7 @@
 //! owned only meanwhile.
 
 use super::connection::Connection;
+use crate::stuck;
 
 impl Connection {
     /// Input that could not be used yet.
@@ -13,17 +14,12 @@ impl Connection {
     /// length. Should `scratch` be too short, because another program with a longer one was here
     /// before, the rest stays stuck, and nothing must be read until it has come along.
     pub fn take_stuck(&mut self, scratch: &mut [u8]) -> usize {
-        let count = self.stuck.len().min(scratch.len());
-        scratch[..count].copy_from_slice(&self.stuck[..count]);
-        take_front(&mut self.stuck, count);
-        count
+        stuck::take_into(&mut self.stuck, scratch)
     }
 
     /// Keeps input that a step did not consume: it comes before anything that is still stuck.
     pub fn keep_stuck(&mut self, rest: &[u8]) {
-        if !rest.is_empty() {
-            self.stuck.splice(..0, rest.iter().copied());
-        }
+        stuck::keep_before(&mut self.stuck, rest);
     }
 
     /// Output that could not be sent yet.
@@ -44,7 +40,7 @@ impl Connection {
     /// it is. Ask [`Connection::next_writable`] next.
     pub fn sent(&mut self, count: usize, now_us: u64) {
         self.sent_us = now_us;
-        take_front(&mut self.unsent, count);
+        stuck::take_front(&mut self.unsent, count);
         self.bound_replies();
     }
 
@@ -52,12 +48,5 @@ impl Connection {
     fn bound_replies(&mut self) {
         let unsent = u32::try_from(self.unsent.len()).unwrap_or(u32::MAX);
         self.replies = self.replies.min(unsent);
-    }
-}
-
-fn take_front(bytes: &mut Vec<u8>, count: usize) {
-    match count == bytes.len() {
-        true => *bytes = Vec::new(),
-        false => drop(bytes.drain(..count)),
     }
 }

@@ -2,6 +2,7 @@
 //! owned only meanwhile.
 
 use super::connection::{Event, Records};
+use crate::stuck;
 
 impl Records {
     /// Input that could not be used yet.
@@ -13,17 +14,12 @@ impl Records {
     /// length. Should `scratch` be too short, the rest stays stuck, and nothing must be read until
     /// it has come along.
     pub fn take_stuck(&mut self, scratch: &mut [u8]) -> usize {
-        let count = self.stuck.len().min(scratch.len());
-        scratch[..count].copy_from_slice(&self.stuck[..count]);
-        take_front(&mut self.stuck, count);
-        count
+        stuck::take_into(&mut self.stuck, scratch)
     }
 
     /// Keeps input that a step did not consume: it comes before anything that is still stuck.
     pub fn keep_stuck(&mut self, rest: &[u8]) {
-        if !rest.is_empty() {
-            self.stuck.splice(..0, rest.iter().copied());
-        }
+        stuck::keep_before(&mut self.stuck, rest);
     }
 
     /// Output that could not be sent yet.
@@ -38,7 +34,7 @@ impl Records {
 
     /// `count` bytes of the unsent output were sent. Its memory goes back when all of it is.
     pub fn sent(&mut self, count: usize) {
-        take_front(&mut self.unsent, count);
+        stuck::take_front(&mut self.unsent, count);
     }
 
     /// Takes input.
@@ -63,12 +59,5 @@ impl Records {
     /// Output for the peer; tell [`Records::sent`] how much of it went out.
     pub fn poll_output(&self) -> &[u8] {
         self.unsent()
-    }
-}
-
-fn take_front(bytes: &mut Vec<u8>, count: usize) {
-    match count == bytes.len() {
-        true => *bytes = Vec::new(),
-        false => drop(bytes.drain(..count)),
     }
 }
