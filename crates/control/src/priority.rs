@@ -9,6 +9,8 @@
 
 use std::sync::OnceLock;
 
+use hitless_hypervisor::Process;
+
 /// Before programs of no special priority, behind the kernel's own.
 const NICE: i32 = -15;
 /// Where the kernel groups processes by session, niceness counts within the session only, and this
@@ -22,7 +24,8 @@ static ORDINARY: OnceLock<i32> = OnceLock::new();
 /// is not allowed, everything works, with the machine's patience.
 pub(crate) fn raise() {
     ORDINARY.get_or_init(|| {
-        if leads_session()
+        // A shell's other programs are not to be raised too.
+        if Process::own().is_some_and(Process::leads_session)
             && let Err(error) = std::fs::write(OF_SESSION, NICE.to_string())
         {
             tracing::debug!(%error, "its session has no special priority");
@@ -40,9 +43,4 @@ pub(crate) fn ordinary() {
     if let Some(nice) = ORDINARY.get() {
         let _ = rustix::process::setpriority_process(None, *nice);
     }
-}
-
-/// Whether the session is this program's own: a shell's other programs are not to be raised too.
-fn leads_session() -> bool {
-    rustix::process::getsid(None).is_ok_and(|session| session == rustix::process::getpid())
 }

@@ -29,17 +29,12 @@ pub struct Process {
 impl Process {
     /// The process that has number `pid` now. None if there is none, or only its remains.
     pub fn find(pid: u32) -> Option<Self> {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        // The second field is the name in parentheses, which may hold anything, parentheses
-        // included.
-        let mut fields = stat.get(stat.rfind(')')? + 1..)?.split_ascii_whitespace();
-        let state = fields.next()?;
-        if matches!(state, "Z" | "X") {
-            return None;
-        }
-        // State was field 3, the start is field 22.
-        let started_ticks = fields.nth(18)?.parse().ok()?;
-        Some(Self { pid, started_ticks })
+        Stat::read(pid).map(|stat| stat.process)
+    }
+
+    /// This very process.
+    pub fn own() -> Option<Self> {
+        Self::find(std::process::id())
     }
 
     /// The process that a pid file names, if it still runs.
@@ -66,9 +61,11 @@ impl Process {
     }
 
     /// Whether it leads its session, as daemons of this module do and their children do not.
+    ///
+    /// A session that began outside our process namespace, as a container's first does, has number
+    /// 0, which nobody leads; getsid(2) wrappers that take its result for a process number break.
     pub fn leads_session(self) -> bool {
-        let pid = pid_of(self.pid);
-        pid.is_some() && rustix::process::getsid(pid).ok() == pid
+        Stat::read(self.pid).is_some_and(|stat| stat.process == self && stat.session == self.pid)
     }
 
     /// Sends a signal. No error if it is gone.
@@ -115,6 +112,32 @@ impl Process {
             Err(rustix::io::Errno::SRCH) => Ok(None),
             Err(error) => Err(error.into()),
         }
+    }
+}
+
+/// What the kernel says of a live process, proc_pid_stat(5).
+struct Stat {
+    process: Process,
+    session: u32,
+}
+
+impl Stat {
+    fn read(pid: u32) -> Option<Self> {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // The second field is the name in parentheses, which may hold anything, parentheses
+        // included.
+        let mut fields = stat.get(stat.rfind(')')? + 1..)?.split_ascii_whitespace();
+        let state = fields.next()?;
+        if matches!(state, "Z" | "X") {
+            return None;
+        }
+        // State was field 3, the session is field 6, the start field 22.
+        let session = fields.nth(2)?.parse().ok()?;
+        let started_ticks = fields.nth(15)?.parse().ok()?;
+        Some(Self {
+            process: Process { pid, started_ticks },
+            session,
+        })
     }
 }
 

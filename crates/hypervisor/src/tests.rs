@@ -112,6 +112,37 @@ fn is_child_of_ours(pid: u32) -> bool {
     parent == Some(std::process::id().to_string().as_str())
 }
 
+/// In a container the session began outside: getsid(2) says 0 there.
+#[test]
+fn nobody_leads_a_session_from_outside_the_process_namespace() {
+    const INSIDE: &str = "HITLESS_TEST_INSIDE";
+    let own = Process::own().unwrap();
+    if std::env::var_os(INSIDE).is_some() {
+        assert_eq!(own.pid, 1);
+        assert!(!own.leads_session());
+        return;
+    }
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("process namespace skipped: making one needs root");
+        return;
+    }
+    let inside = std::process::Command::new("unshare")
+        .args(["--pid", "--fork", "--mount-proc"])
+        .arg(std::env::current_exe().unwrap())
+        .args([
+            "--exact",
+            "tests::nobody_leads_a_session_from_outside_the_process_namespace",
+        ])
+        .env(INSIDE, "1")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&inside.stdout);
+    assert!(
+        inside.status.success() && said.contains("1 passed"),
+        "{said}"
+    );
+}
+
 #[test]
 fn names() {
     for good in ["a", "tm-1", "0"] {
