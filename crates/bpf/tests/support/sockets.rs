@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use hitless_core::flow::Flow;
 use hitless_core::steer::Held;
 use hitless_net::{Netlink, NextHop, Prefix, Route, VethEnd};
+use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, ipproto, sendto, socket_with,
 };
@@ -218,7 +219,12 @@ fn our_number_after(watcher: &OwnedFd, flow: &Flow, flag: u8) -> u32 {
     let deadline = Instant::now() + Duration::from_secs(5);
     while Instant::now() < deadline {
         let mut packet = [0; 256];
-        let (length, _) = rustix::net::recv(watcher, &mut packet[..], RecvFlags::empty()).unwrap();
+        let length = match rustix::net::recv(watcher, &mut packet[..], RecvFlags::empty()) {
+            Ok((length, _)) => length,
+            // Nothing was seen within the watcher's time-out.
+            Err(Errno::AGAIN) => continue,
+            Err(error) => panic!("{error}"),
+        };
         let tcp_at = if packet[0] >> 4 == 4 { 20 } else { 40 };
         let Some(tcp) = packet[..length].get(tcp_at..tcp_at + 20) else {
             continue;
