@@ -13,9 +13,9 @@ use hitless_core::flow::{Flow, PROTOCOL_TCP};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags};
 
 use crate::error::{Error, Result};
-use crate::half_open::{
-    HEADER, IPPROTO_TCP, NLM_F_ACK, NLM_F_REQUEST, NLMSG_ERROR, REQUEST, SOCK_DESTROY,
-    SOCK_DIAG_BY_FAMILY, STATE_SYN_RECEIVED, exchange, is_gone, open,
+use crate::inet_diag::{
+    HEADER, ID, NLM_F_ACK, NLMSG_ERROR, SOCK_DESTROY, SOCK_DIAG_BY_FAMILY, STATE_SYN_RECEIVED,
+    exchange, is_gone, open, request,
 };
 
 const NLM_F_DUMP: u16 = 0x300;
@@ -23,7 +23,6 @@ const NLMSG_DONE: u16 = 3;
 /// Length of an answer's fixed part, and where its fields lie behind the header.
 const ANSWER: usize = 72;
 const ANSWER_ID: usize = 4;
-const ID: usize = 48;
 const ANSWER_INODE: usize = 68;
 const STATE_FIN_WAIT2: u8 = 5;
 /// All states but CLOSE and LISTEN; a TIME_WAIT entry counts as the state that it stands for.
@@ -136,16 +135,4 @@ pub(crate) fn abort(held: &[HeldSocket]) -> Result<Vec<HeldSocket>> {
         Ok(aborted)
     };
     abort_all().map_err(|source: io::Error| Error::Destroy { source })
-}
-
-fn request(kind: u16, flags: u16, family: u8, states: u32, id: &[u8; ID]) -> Vec<u8> {
-    let mut request = Vec::with_capacity(HEADER + REQUEST);
-    request.extend(((HEADER + REQUEST) as u32).to_ne_bytes());
-    request.extend(kind.to_ne_bytes());
-    request.extend((NLM_F_REQUEST | flags).to_ne_bytes());
-    request.extend([0; 8]);
-    request.extend([family, IPPROTO_TCP, 0, 0]);
-    request.extend(states.to_ne_bytes());
-    request.extend(id);
-    request
 }

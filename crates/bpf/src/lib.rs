@@ -19,6 +19,7 @@ mod grace;
 mod half_open;
 mod held;
 mod hop;
+mod inet_diag;
 mod ingress;
 mod links;
 mod map;
