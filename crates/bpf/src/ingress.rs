@@ -9,15 +9,16 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
 
-use hitless_core::flow::{Flow, FlowKey};
+use hitless_core::flow::FlowKey;
 use hitless_core::row::{Bucket, GuestSlot, Row};
 use libbpf_rs::libbpf_sys;
 
 use crate::abi::{self, hl_self};
 use crate::address::{AddressKind, Owner};
+use crate::cookies;
 use crate::counters::Counters;
 use crate::error::{Error, Result, checked};
-use crate::half_open;
+
 use crate::held::{self, HeldSocket};
 use crate::hop::Hop;
 use crate::links::{AttachMode, Attached, Links};
@@ -230,7 +231,7 @@ impl Ingress {
         });
         Ok(LiveCounts {
             buckets: buckets.collect(),
-            cookies_sent: half_open::cookies_sent()?,
+            cookies_sent: cookies::cookies_sent()?,
         })
     }
 
@@ -254,13 +255,6 @@ impl Ingress {
             (count != 0).then(|| NonZeroU16::new(number).map(|number| (number, count)))?
         });
         numbers.collect()
-    }
-
-    /// Removes the half-open entries of these flows from the kernel of the calling thread's network
-    /// namespace, without a packet going out. Flows are as their clients send them. How many there
-    /// were; other sockets stay.
-    pub fn remove_half_open(&self, flows: &[Flow]) -> Result<usize> {
-        half_open::remove(flows)
     }
 
     /// What the kernel of the calling thread's network namespace holds of this virtual cluster's

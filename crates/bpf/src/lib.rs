@@ -12,11 +12,11 @@
 
 mod abi;
 mod address;
+mod cookies;
 mod counters;
 mod director;
 mod error;
 mod grace;
-mod half_open;
 mod held;
 mod hop;
 mod inet_diag;

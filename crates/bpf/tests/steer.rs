@@ -94,6 +94,7 @@ fn counter_name(counter: Counter) -> &'static str {
         Counter::Delivered => "delivered",
         Counter::Accepted => "accepted",
         Counter::Answered => "answered",
+        Counter::Refused => "refused",
         Counter::Directed => "directed",
         Counter::Forwarded => "forwarded",
         Counter::Restamped => "restamped",
@@ -328,6 +329,7 @@ fn ingress_does_what_the_model_does_as_root() {
         Counter::Delivered,
         Counter::Accepted,
         Counter::Answered,
+        Counter::Refused,
         Counter::Forwarded,
         Counter::Restamped,
         Counter::NoRow,
@@ -372,7 +374,7 @@ fn run_case(ingress: &Ingress, case: &Case, round: usize, seen: &mut BTreeSet<Co
     assert_eq!(counted, [counter_name(verdict.counter())], "{context}");
     seen.insert(verdict.counter());
     match verdict {
-        Verdict::Deliver | Verdict::Accept | Verdict::Answer => {
+        Verdict::Deliver | Verdict::Accept | Verdict::Answer | Verdict::Refuse => {
             assert_eq!(run.action, Run::PASS, "{context}");
             assert_eq!(run.packet[12..], case.frame[12..], "{context}");
         }
@@ -464,21 +466,6 @@ fn counts_are_what_the_kernel_holds_as_root() {
         .map(|one| (one.flow, one.is_half_open, one.is_over))
         .collect();
     assert_eq!(found, expected);
-
-    // Only half-open entries are removed, whatever else is named.
-    let flows: Vec<_> = host.flows.iter().map(|held| held.flow).collect();
-    let remove = || {
-        host.namespace
-            .run(|| ingress.remove_half_open(&flows).unwrap())
-            .unwrap()
-    };
-    assert_eq!(remove(), 2);
-    assert_eq!(remove(), 0);
-    let live = count();
-    for held in &host.flows {
-        let expected = u64::from(is_live(held) && held.state != State::HalfOpen);
-        assert_eq!(live.of(bucket(&held.flow)), expected, "{held:?}");
-    }
 
     // What is named by its cookie is ended, and only once.
     let rest = held();

@@ -430,6 +430,7 @@ fn arrivals(host: &Host) -> Vec<(&'static str, Arrival)> {
     let right = half_open.right_number.unwrap();
     let was = held(host, State::TimeWait);
     let end = was.right_number.unwrap();
+    let orphan = held(host, State::OrphanInFinWait2);
     let v6 = flow(CLIENT6, 1000, VIP6, 444);
     let stamped = |flow: &Flow, inner: &[u8], word: Row| {
         encapsulate(inner, outer4(), &Option1::of(flow, word, 9))
@@ -472,7 +473,7 @@ fn arrivals(host: &Host) -> Vec<(&'static str, Arrival)> {
         ("established-syn", arrive(established, SYN, 0, own)),
         (
             "fin-wait-2",
-            arrive(held(host, State::OrphanInFinWait2).flow, ACK, 1, own),
+            arrive(orphan.flow, ACK, orphan.right_number.unwrap(), own),
         ),
         ("time-wait", arrive(was.flow, ACK, end, own)),
         (
@@ -505,6 +506,15 @@ fn arrivals(host: &Host) -> Vec<(&'static str, Arrival)> {
         (
             "time-wait-other",
             arrive(was.flow, ACK, end.wrapping_add(9), own),
+        ),
+        (
+            "fin-wait-2-other",
+            arrive(
+                orphan.flow,
+                ACK,
+                orphan.right_number.unwrap().wrapping_add(9),
+                own,
+            ),
         ),
         ("rst-time-wait", arrive(was.flow, RST, 0, own)),
         (

@@ -52,7 +52,8 @@ pub enum Held {
     /// A socket in any state from established to last-ACK, orphans included; also our own
     /// `SYN_SENT`.
     Established,
-    /// A `TIME_WAIT` entry.
+    /// A `TIME_WAIT` entry; or an orphan in `FIN_WAIT2` that meets a packet with ACK of another
+    /// connection.
     TimeWait {
         /// The packet has ACK and acknowledges the end of the connection that was, or less than 256
         /// KiB before it, as late packets do. Else it may be of another one: a client that uses its
@@ -128,6 +129,8 @@ pub enum Verdict {
     Accept,
     /// To the stack, which will answer that it knows nothing (RST). An alarm.
     Answer,
+    /// To the stack, which refuses a SYN because nothing listens (RST). Anybody can send one.
+    Refuse,
     /// To the guest `to`, with this stamp.
     Forward {
         to: GuestSlot,
@@ -176,6 +179,7 @@ pub enum Counter {
     Delivered,
     Accepted,
     Answered,
+    Refused,
     Directed,
     Forwarded,
     Restamped,
@@ -195,6 +199,7 @@ impl Verdict {
             Self::Deliver => Counter::Delivered,
             Self::Accept => Counter::Accepted,
             Self::Answer => Counter::Answered,
+            Self::Refuse => Counter::Refused,
             Self::Forward { why, .. } => match why {
                 Forward::Directed => Counter::Directed,
                 Forward::Along => Counter::Forwarded,
@@ -239,7 +244,7 @@ pub fn ingress(rules: &Rules, hop: &Hop<'_>, packet: &Packet) -> Verdict {
         return match (packet.segment, hop.held) {
             (Segment::Syn, held) if held.listens() => Verdict::Accept,
             (_, held) if is_known(rules, packet.segment, held) => Verdict::Deliver,
-            _ => Verdict::Answer,
+            (segment, _) => unknown(segment),
         };
     }
     if is_known(rules, packet.segment, hop.held) {
@@ -301,7 +306,7 @@ fn along(rules: &Rules, hop: &Hop<'_>, segment: Segment, stamp: Stamp) -> Verdic
             return Verdict::Accept;
         }
         if !hop.held.listens() && !rules.pass_syn_when_not_listening {
-            return Verdict::Answer;
+            return Verdict::Refuse;
         }
     }
     let is_foreign = hop.row.is_empty() || stamp.word.sequence().is_newer_than(hop.row.sequence());
@@ -343,7 +348,7 @@ fn restamp(rules: &Rules, hop: &Hop<'_>, segment: Segment, old: Option<Stamp>) -
             return Verdict::Accept;
         }
         if !hop.held.listens() && !rules.pass_syn_when_not_listening {
-            return Verdict::Answer;
+            return Verdict::Refuse;
         }
     }
     let next = match word.position(hop.me) {
@@ -387,7 +392,15 @@ fn last_hop(rules: &Rules, hop: &Hop<'_>, segment: Segment, word: Row, no_answer
     } else if segment == Segment::Syn && hop.held.listens() {
         Verdict::Drop(DropReason::NotListed)
     } else {
-        Verdict::Answer
+        unknown(segment)
+    }
+}
+
+/// The stack is to say that nobody knows the packet.
+const fn unknown(segment: Segment) -> Verdict {
+    match segment {
+        Segment::Syn => Verdict::Refuse,
+        Segment::Ack | Segment::Bare => Verdict::Answer,
     }
 }
 

@@ -139,6 +139,7 @@ struct hl_self {
 	X(delivered) \
 	X(accepted) \
 	X(answered) \
+	X(refused) \
 	X(forwarded) \
 	X(restamped) \
 	X(pass_other) \

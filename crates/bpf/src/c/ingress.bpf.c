@@ -169,7 +169,7 @@ static __always_inline int last_hop(struct xdp_md *ctx, const struct passage *p,
 		return count(COUNT_no_lease, XDP_DROP);
 	if (segment == SEGMENT_SYN && listens(p->held))
 		return count(COUNT_not_listed, XDP_DROP);
-	return hand_up(ctx, p, COUNT_answered);
+	return hand_up(ctx, p, segment == SEGMENT_SYN ? COUNT_refused : COUNT_answered);
 }
 
 /* The packet's word is not older than our row: it decides who is asked next. */
@@ -297,6 +297,7 @@ __noinline int look_up(struct xdp_md *ctx, const struct passage *p)
 	struct tcp_timewait_sock *tw;
 	struct tcp_request_sock *request;
 	struct bpf_sock *sk;
+	bool is_orphan;
 
 	if (!p)
 		return HELD_NOTHING;
@@ -326,18 +327,19 @@ __noinline int look_up(struct xdp_md *ctx, const struct passage *p)
 			held = HELD_HALF_OPEN_OURS;
 		break;
 	case STATE_TIME_WAIT:
-		/* An orphan in FIN_WAIT2 looks like this too. */
-		tw = bpf_skc_to_tcp_timewait_sock(sk);
-		if (tw && tw->tw_sk.tw_substate == STATE_FIN_WAIT2)
-			break;
 		/*
 		 * The client may have used its port again, for a connection that another guest has: that one's packets
-		 * acknowledge other numbers. Late packets of the old one acknowledge its end, or a little less.
+		 * acknowledge other numbers. Late packets of the old one acknowledge its end, or a little less. An orphan
+		 * in FIN_WAIT2 looks like this too, and is a connection as long as its client may still end it.
 		 */
+		tw = bpf_skc_to_tcp_timewait_sock(sk);
+		is_orphan = tw && tw->tw_sk.tw_substate == STATE_FIN_WAIT2;
+		if (is_orphan && client->segment != SEGMENT_ACK)
+			break;
 		held = HELD_TIME_WAIT_OTHER;
 		if (tw && client->segment == SEGMENT_ACK &&
 		    tw->tw_sk.__tw_common.skc_tw_snd_nxt - bpf_ntohl(client->acknowledged) < HL_LATE_BYTES)
-			held = HELD_TIME_WAIT_OURS;
+			held = is_orphan ? HELD_ESTABLISHED : HELD_TIME_WAIT_OURS;
 		break;
 	case STATE_CLOSE:
 		held = HELD_NOTHING;

@@ -34,7 +34,7 @@ pub struct HeldFlow {
     pub flow: Flow,
     pub state: State,
     /// The number that the flow's client acknowledges, where there is one to check: our initial
-    /// sequence number + 1, or that of our end in TIME_WAIT.
+    /// sequence number + 1, or that of our end in TIME_WAIT and FIN_WAIT2.
     pub right_number: Option<u32>,
 }
 
@@ -62,18 +62,21 @@ impl State {
     ];
 
     /// What the model calls it, for a packet with ACK and this number, or without.
-    pub fn held(self, is_right_number: bool, is_plain_ack: bool) -> Held {
+    pub fn held(self, is_right_number: bool, is_ack: bool) -> Held {
         match self {
             Self::Nothing => Held::Nothing,
             Self::Listener => Held::Listener,
             Self::HalfOpen => Held::HalfOpen {
-                is_ours: is_right_number && is_plain_ack,
+                is_ours: is_right_number && is_ack,
             },
+            Self::OrphanInFinWait2 if is_ack && !is_right_number => {
+                Held::TimeWait { is_ours: false }
+            }
             Self::Established | Self::OrphanInFinWait2 => Held::Established,
             Self::TimeWait => Held::TimeWait {
-                is_ours: is_right_number && is_plain_ack,
+                is_ours: is_right_number && is_ack,
             },
-            Self::Cookie if is_right_number && is_plain_ack => Held::Cookie,
+            Self::Cookie if is_right_number && is_ack => Held::Cookie,
             Self::Cookie => Held::Listener,
         }
     }
@@ -160,16 +163,19 @@ fn make_states() -> Made {
         hold(flow(client, 1004, vip, PORT), State::Established, None);
 
         let (ours, theirs) = connect(client, 1005, &listener);
+        let was = flow(client, 1005, vip, PORT);
+        let watching = watcher();
         drop(ours);
+        let end = our_number_after(&watching, &was, FIN);
         read_end(&theirs);
         streams.push(theirs);
-        hold(flow(client, 1005, vip, PORT), State::OrphanInFinWait2, None);
+        hold(was, State::OrphanInFinWait2, Some(end));
 
         let (ours, theirs) = connect(client, 1006, &listener);
         let was = flow(client, 1006, vip, PORT);
-        let watcher = watcher();
+        let watching = watcher();
         ours.shutdown(std::net::Shutdown::Write).unwrap();
-        let end = our_number_after(&watcher, &was, FIN);
+        let end = our_number_after(&watching, &was, FIN);
         read_end(&theirs);
         drop(theirs);
         read_end(&ours);

@@ -249,8 +249,9 @@ proptest! {
                 Forward::Directed => prop_assert!(false, "only directors direct"),
             }
         }
-        if verdict == Verdict::Answer {
+        if matches!(verdict, Verdict::Answer | Verdict::Refuse) {
             prop_assert!(has_lease && segment != Segment::Bare);
+            prop_assert_eq!(verdict == Verdict::Refuse, segment == Segment::Syn);
         }
     }
 }

@@ -178,7 +178,7 @@ impl World {
             }
             Verdict::Deliver if !packet.is_syn => self.establish(packet.of, at),
             Verdict::Deliver => {}
-            Verdict::Answer => self.answered(packet, connection, at),
+            Verdict::Answer | Verdict::Refuse => self.answered(packet, connection, at),
         }
     }
 

@@ -139,7 +139,7 @@ impl Walk<'_> {
             Verdict::Drop(_) => {
                 guest.standing != Seen::Serving && guest.row != self.state.row && self.is_lagging
             }
-            Verdict::Answer => false,
+            Verdict::Answer | Verdict::Refuse => false,
         })
     }
 }

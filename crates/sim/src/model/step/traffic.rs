@@ -233,7 +233,7 @@ fn take(next: &mut State, state: &State, packet: &InFlight, verdict: Verdict) ->
             (Kind::Data(_), Kernel::HalfOpen) => return reset(state, packet),
             _ => {}
         },
-        Verdict::Answer => return reset(state, packet),
+        Verdict::Answer | Verdict::Refuse => return reset(state, packet),
     }
     None
 }
