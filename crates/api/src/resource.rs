@@ -231,15 +231,20 @@ pub struct Change {
     /// What it cost so far.
     pub ledger: Ledger,
     /// The ledger is an estimate: carried and finished follow from how many connections there were
-    /// when it began and when it ended, so one that came meanwhile stands for another that went,
-    /// and a packet of a connection that nobody knew counts as a reset. What was closed at a
-    /// deadline is exact. Otherwise each connection was followed by itself, as a takeover does.
+    /// when it began and when it ended, so one that came meanwhile stands for another that went.
+    /// What was closed at a deadline is exact. Otherwise each connection was followed by itself, as
+    /// a takeover does.
     #[serde(default)]
     pub ledger_by_counts: bool,
     /// Clients that were told to close while it ran, exactly; connections that came meanwhile are
     /// among them.
     #[serde(default)]
     pub told_to_close: u64,
+    /// Packets that met no connection on any guest while it ran, each answered by a reset. An alarm:
+    /// a stray of a connection long over is one, and so is each packet of a connection that was
+    /// lost. Never counted in the ledger.
+    #[serde(default)]
+    pub unknown_reset: u64,
     /// What it closed at its deadline; none: nothing.
     #[serde(default)]
     pub closed: Option<Closed>,

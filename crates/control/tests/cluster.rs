@@ -121,13 +121,19 @@ fn a_cluster_lives_through_its_changes() {
         ChangeState::CalledBack
     );
     cluster.check_rest(&["g1", "g2", "g3"]);
+    // Packets that nobody knew stand beside its ledger, and are no losses in it.
+    held("g2", 1, &[(of_g2, 3)]);
     let change = cluster.order(drain);
+    cluster.count("g2", 1, "answered", 2);
+    cluster.until("the alarm", |_| {
+        let change = cluster.client.change(&change);
+        change.is_ok_and(|change| change.unknown_reset == 2)
+    });
     held("g2", 1, &[]);
     cluster.settled();
-    assert_eq!(
-        cluster.client.change(&change).unwrap().state,
-        ChangeState::Done
-    );
+    let ended = cluster.client.change(&change).unwrap();
+    assert_eq!(ended.state, ChangeState::Done);
+    assert_eq!((ended.unknown_reset, ended.ledger.reset), (2, 0));
     assert_eq!(
         cluster.client.guest("g2").unwrap().phase,
         GuestPhase::Drained

@@ -67,6 +67,8 @@ pub struct Evidence {
     pub rows_changed: Option<u64>,
     /// Packets that ingresses passed along rows.
     pub forwarded: Option<u64>,
+    /// Packets that met no connection on any guest and were answered by a reset: no loss by itself.
+    pub unknown_reset: Option<u64>,
     /// How long old workers were there beside new ones, at most. None inside: one stayed.
     pub old_workers_gone_ms: Option<Option<u64>>,
     /// Whether every director and every guest runs another program than before.
@@ -318,6 +320,13 @@ impl Verdict {
             kind.changes_rows().then_some(evidence.forwarded).flatten(),
             |count| *count > 0,
             |_| "no packet was passed along a row".to_owned(),
+        );
+        self.prove(
+            "unknown_reset",
+            false,
+            evidence.unknown_reset,
+            |_| true,
+            |_| String::new(),
         );
     }
 

@@ -17,6 +17,12 @@ use crate::plane::{Connection, Count, IngressPlane, PlaneError, Result};
 /// How long a SYN cookie that was sent may be answered: the kernel takes it as long.
 const COOKIE_US: u64 = 120_000_000;
 
+/// How often a guest's kernel repeats a SYN-ACK that its client does not answer, and where that is
+/// said: it gives the entry up after 15 s. Another guest may have the client's connection, for which
+/// this one was asked first; then nobody will ever answer, and a drain waits for the entry's end,
+/// which would be 63 s by the kernel's default.
+const SYNACK_RETRIES: (&str, &str) = ("/proc/sys/net/ipv4/tcp_synack_retries", "3");
+
 /// See the module.
 #[derive(Debug)]
 pub struct BpfIngress {
@@ -108,6 +114,10 @@ impl IngressPlane for BpfIngress {
             ingress.remove_peer(*slot);
         }
         state.peers = peers;
+        let (file, retries) = SYNACK_RETRIES;
+        if let Err(error) = std::fs::write(file, retries) {
+            tracing::warn!(%error, file, "half-open entries may hold drains up for a minute");
+        }
         ingress
             .attach(ifindex(&self.interface)?)
             .map_err(failed)

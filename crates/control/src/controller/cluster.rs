@@ -86,15 +86,10 @@ impl View<'_> {
             .sum()
     }
 
-    /// Unknown packets that ingresses let the stack answer.
-    pub(super) fn answered(&self) -> u64 {
-        let guests = self
-            .reports
-            .values()
-            .flat_map(|report| report.guests.values());
-        guests
-            .filter_map(|guest| guest.counters.get("answered"))
-            .sum()
+    /// How many packets of connections that nobody knew each guest's ingress let its stack reset.
+    pub(super) fn unknown_reset(&self) -> impl Iterator<Item = (String, u64)> {
+        let guests = self.reports.values().flat_map(|report| &report.guests);
+        guests.filter_map(|(name, guest)| Some((name.clone(), *guest.counters.get("answered")?)))
     }
 
     /// How many clients each guest's traffic manager has told to close since it first started.

@@ -156,8 +156,6 @@ pub struct ChangeRecord {
     pub ended_us: Option<u64>,
     /// When the rest is closed; none: never.
     pub deadline_us: Option<u64>,
-    /// Unknown packets that ingresses had answered when it began.
-    pub answered_before: u64,
     pub ledger: Ledger,
     /// What there was to do at most, and what of it was done at the last look.
     pub total: u64,
@@ -167,6 +165,10 @@ pub struct ChangeRecord {
     /// now.
     #[serde(default)]
     pub told_to_close: BTreeMap<String, (u64, u64)>,
+    /// Of each guest, how many packets of connections that nobody knew its ingress had let be reset
+    /// when this began, and by now.
+    #[serde(default)]
+    pub unknown_reset: BTreeMap<String, (u64, u64)>,
     /// Whether its ledger was kept connection by connection, and not made of counts.
     #[serde(default)]
     pub is_exact: bool,
@@ -198,14 +200,25 @@ impl ChangeRecord {
 
     /// How many clients were told to close.
     pub fn told_to_close_total(&self) -> u64 {
-        let told = self.told_to_close.values();
-        told.map(|(before, now)| now.saturating_sub(*before)).sum()
+        grown(&self.told_to_close)
+    }
+
+    /// How many packets of connections that nobody knew were reset.
+    pub fn unknown_reset_total(&self) -> u64 {
+        grown(&self.unknown_reset)
     }
 
     /// How many connections it closed.
     pub fn closed_total(&self) -> u64 {
         self.closed.values().map(|closed| closed.total).sum()
     }
+}
+
+fn grown(counts: &BTreeMap<String, (u64, u64)>) -> u64 {
+    let counts = counts.values();
+    counts
+        .map(|(before, now)| now.saturating_sub(*before))
+        .sum()
 }
 
 macro_rules! documents {

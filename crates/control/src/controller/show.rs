@@ -396,6 +396,7 @@ impl Controller {
             ledger: change.ledger,
             ledger_by_counts: !change.is_exact,
             told_to_close: change.told_to_close_total(),
+            unknown_reset: change.unknown_reset_total(),
             closed: self.closed(change),
             drain: self.pace(view, change),
             death: death(change),

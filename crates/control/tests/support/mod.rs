@@ -38,6 +38,8 @@ pub struct Tables {
     ways: Mutex<BTreeMap<GuestSlot, Way>>,
     live: Mutex<BTreeMap<Bucket, u32>>,
     pub replaced: Mutex<u32>,
+    /// What an ingress counts.
+    counters: Mutex<BTreeMap<String, u64>>,
 }
 
 impl Tables {
@@ -185,7 +187,7 @@ impl IngressPlane for FakeIngress {
     }
 
     fn counters(&self) -> BTreeMap<String, u64> {
-        BTreeMap::new()
+        self.0.counters.lock().unwrap().clone()
     }
 }
 
@@ -498,6 +500,13 @@ impl TestCluster {
     pub fn hold(&self, guest: &str, node: usize, live: &[(Bucket, u32)]) {
         let guests = self.nodes[node].machine.guests.lock().unwrap();
         *guests[guest].tables.live.lock().unwrap() = live.iter().copied().collect();
+    }
+
+    /// The guest's ingress says so of a counter.
+    pub fn count(&self, guest: &str, node: usize, counter: &str, count: u64) {
+        let guests = self.nodes[node].machine.guests.lock().unwrap();
+        let mut counters = guests[guest].tables.counters.lock().unwrap();
+        counters.insert(counter.to_owned(), count);
     }
 
     /// The rows that the first node's director has.

@@ -166,9 +166,16 @@ pub(super) fn ledger_of(change: &Change) -> String {
 
 /// What of a change needs more than its line: whom it closed, how a guest died.
 pub(super) fn more_of(change: &Change) -> String {
+    let unknown = match change.unknown_reset {
+        0 => String::new(),
+        1 => "  1 packet met no connection on any guest and was answered by a reset\n".to_owned(),
+        many => {
+            format!("  {many} packets met no connection on any guest and were answered by resets\n")
+        }
+    };
     let closed = change.closed.as_ref().map(closed).unwrap_or_default();
     let death = change.death.as_ref().map(death).unwrap_or_default();
-    closed + &death
+    unknown + &closed + &death
 }
 
 /// A death in its order, from the first thing that was seen of it.

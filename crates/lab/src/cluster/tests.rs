@@ -28,6 +28,7 @@ fn change(name: &str, state: ChangeState, waits: Vec<Wait>) -> Change {
         ledger: Ledger::default(),
         ledger_by_counts: false,
         told_to_close: 0,
+        unknown_reset: 0,
         closed: None,
         drain: None,
         death: None,

@@ -81,6 +81,7 @@ fn full() -> Evidence {
         directed: Some(900),
         rows_changed: Some(40),
         forwarded: Some(5),
+        unknown_reset: Some(0),
         old_workers_gone_ms: Some(Some(300)),
         programs_replaced: Some(true),
         processes_replaced: Some(true),

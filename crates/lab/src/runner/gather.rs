@@ -153,6 +153,12 @@ impl Runner<'_> {
             &[Role::Ingress],
             "forwarded",
         ));
+        evidence.unknown_reset = Some(counted(
+            &before.counters,
+            &counters,
+            &[Role::Ingress],
+            "answered",
+        ));
         let buckets = self.cluster.api().buckets()?.items;
         evidence.rows_changed = Some(rows_changed(&before.buckets, &buckets));
         if step.kind == StepKind::KillWorkers {

@@ -10,8 +10,11 @@ use super::drain::{self, Deadline};
 use super::progress::progress;
 use crate::controller::records::{ChangeOutcome, ChangeRecord, GuestWanted, Records, Subject};
 
-/// Closes a change: connections that were there and were not reset were carried along the rows, or
+/// Closes a change: connections that were there and were not closed were carried along the rows, or
 /// ended by themselves.
+///
+/// Packets that nobody knew are no losses by themselves: a stray of a connection that is long over
+/// is one, and anybody on the network can send more. They stand beside the ledger.
 pub(super) fn end(change: &mut ChangeRecord, view: &View<'_>, outcome: ChangeOutcome) {
     change.outcome = outcome;
     change.ended_us = Some(view.now_us);
@@ -19,14 +22,6 @@ pub(super) fn end(change: &mut ChangeRecord, view: &View<'_>, outcome: ChangeOut
     // One that came while the change ran, and was closed by it, is its business.
     change.ledger.connections += closed.saturating_sub(change.ledger.open());
     for _ in 0..closed {
-        change.ledger.record(Outcome::Reset, 0);
-    }
-    // What clients still sent on closed connections was answered as well: they count once.
-    let answered = match closed {
-        0 => view.answered().saturating_sub(change.answered_before),
-        _ => 0,
-    };
-    for _ in 0..answered.min(change.ledger.open()) {
         change.ledger.record(Outcome::Reset, 0);
     }
     // They closed because they were asked to; those that have not yet are not carried.
@@ -44,6 +39,18 @@ pub(super) fn end(change: &mut ChangeRecord, view: &View<'_>, outcome: ChangeOut
         change.ledger.record(Outcome::Finished, 0);
     }
 }
+
+fn take_in_unknown(records: &mut Records, view: &View<'_>, number: u64) {
+    let Some(change) = records.changes.get_mut(&number) else {
+        return;
+    };
+    for (name, count) in view.unknown_reset() {
+        // One that came meanwhile counts from 0.
+        let (_, now) = change.unknown_reset.entry(name).or_default();
+        *now = count.max(*now);
+    }
+}
+
 /// Does what is next for every open change.
 pub fn advance(records: &mut Records, view: &View<'_>) {
     let open = records
@@ -53,6 +60,7 @@ pub fn advance(records: &mut Records, view: &View<'_>) {
     let open: Vec<u64> = open.map(|(number, _)| *number).collect();
     for number in open {
         drain::take_in(records, view, number);
+        take_in_unknown(records, view, number);
         let change = records.changes[&number].clone();
         let step = step(records, view, number, &change);
         let progress = progress(records, view, &change);

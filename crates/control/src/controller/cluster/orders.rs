@@ -40,6 +40,8 @@ pub(super) fn open_change(records: &mut Records, view: &View<'_>, subject: Subje
     let told_to_close = view.told_to_close();
     let told_to_close = told_to_close.filter(|(guest, _)| leavers.contains(guest));
     let told_to_close = told_to_close.map(|(guest, told)| (guest, (told, told)));
+    let unknown_reset = view.unknown_reset();
+    let unknown_reset = unknown_reset.map(|(guest, count)| (guest, (count, count)));
     let change = ChangeRecord {
         name: name.clone(),
         subject,
@@ -50,11 +52,11 @@ pub(super) fn open_change(records: &mut Records, view: &View<'_>, subject: Subje
             view.now_us
                 .saturating_add(seconds.saturating_mul(1_000_000))
         }),
-        answered_before: view.answered(),
         ledger: Ledger::begin(view.live()),
         total: 0,
         done: 0,
         told_to_close: told_to_close.collect(),
+        unknown_reset: unknown_reset.collect(),
         is_exact: false,
         closed: BTreeMap::new(),
     };

@@ -36,6 +36,7 @@ fn change(state: ChangeState) -> Change {
         ledger: Ledger::default(),
         ledger_by_counts: false,
         told_to_close: 0,
+        unknown_reset: 0,
         closed: None,
         drain: None,
         death: None,
