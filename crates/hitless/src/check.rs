@@ -15,8 +15,16 @@ use crate::output;
 #[derive(Args, Debug)]
 pub(crate) struct Options {
     /// The site file; `-` reads standard input
-    #[arg(short, long, value_name = "FILE")]
-    file: PathBuf,
+    #[arg(
+        short,
+        long = "file",
+        value_name = "FILE",
+        required_unless_present = "named"
+    )]
+    file: Option<PathBuf>,
+    /// The site file, without `-f`
+    #[arg(value_name = "FILE", conflicts_with = "file")]
+    named: Option<PathBuf>,
     /// How the answer is printed
     #[arg(short, long, value_enum, default_value_t = Format::Text)]
     output: Format,
@@ -38,11 +46,15 @@ struct Answer<'a> {
     error: Option<String>,
     problems: &'a [Problem],
     left_out: usize,
+    /// What is odd in a file that is right.
+    warnings: &'a [Problem],
 }
 
 pub(crate) fn run(options: &Options) -> Result<Exit> {
-    let file = options.file.display().to_string();
-    let bytes = match (read(&options.file), options.output) {
+    let path = options.file.as_ref().or(options.named.as_ref());
+    let path = path.context("no file is named")?;
+    let file = path.display().to_string();
+    let bytes = match (read(path), options.output) {
         (Ok(bytes), _) => bytes,
         (Err(error), Format::Text) => return Err(error),
         (Err(error), Format::Json) => {
@@ -52,16 +64,19 @@ pub(crate) fn run(options: &Options) -> Result<Exit> {
                 error: Some(format!("{error:#}")),
                 problems: &[],
                 left_out: 0,
+                warnings: &[],
             })?;
             return Ok(Exit::Failed);
         }
     };
-    let result = Site::parse(&file, &bytes);
+    let result = Site::check(&file, &bytes);
     match options.output {
         Format::Json => {
-            let (problems, left_out) = match &result {
-                Ok(_) => (&[][..], 0),
-                Err(problems) => (&problems.problems[..], problems.left_out),
+            let none = &[][..];
+            let (problems, left_out, warnings) = match &result {
+                Ok((_, None)) => (none, 0, none),
+                Ok((_, Some(warnings))) => (none, 0, &warnings.problems[..]),
+                Err(problems) => (&problems.problems[..], problems.left_out, none),
             };
             output::print_json(&Answer {
                 file: &file,
@@ -69,10 +84,15 @@ pub(crate) fn run(options: &Options) -> Result<Exit> {
                 error: None,
                 problems,
                 left_out,
+                warnings,
             })?;
         }
         Format::Text => match &result {
-            Ok(site) => output::print(&format!("{file}: ok, {}\n", summary(site)))?,
+            Ok((site, warnings)) => {
+                let warnings = warnings.as_ref().map(|some| format!("{some}\n"));
+                let warnings = warnings.unwrap_or_default();
+                output::print(&format!("{warnings}{file}: ok, {}\n", summary(site)))?;
+            }
             Err(problems) => output::print(&format!("{problems}\n"))?,
         },
     }
@@ -86,14 +106,16 @@ pub(crate) fn run(options: &Options) -> Result<Exit> {
 /// Reads no more than one byte above what is accepted, so that a wrong file name cannot fill the
 /// memory.
 fn read(file: &Path) -> Result<Vec<u8>> {
+    let limit = bounds::FILE_BYTES_MAX as u64 + 1;
+    let mut bytes = Vec::new();
+    // Also a pipe, as a shell makes one of another command: nobody is served meanwhile.
     let result = if file == Path::new("-") {
-        let limit = bounds::FILE_BYTES_MAX as u64 + 1;
-        let mut bytes = Vec::new();
         let input = std::io::stdin().lock();
-        input.take(limit).read_to_end(&mut bytes).map(|_| bytes)
+        input.take(limit).read_to_end(&mut bytes)
     } else {
-        hitless_tm::site_file::read(file)
+        std::fs::File::open(file).and_then(|file| file.take(limit).read_to_end(&mut bytes))
     };
+    let result = result.map(|_| bytes);
     result.with_context(|| format!("cannot read {}", file.display()))
 }
 

@@ -49,6 +49,10 @@ pub(crate) fn run(options: Options) -> Result<Exit> {
 
 /// Runs a keeper until it is stopped.
 pub(crate) fn keep(file: &Path, run_folder: &Path, engine: &Engine) -> Result<Exit> {
+    if file == Path::new("-") {
+        let message = "a site file is read again at each reload, which standard input cannot be";
+        return Err(Failure::new(Exit::Usage, message).into());
+    }
     logging::start();
     let file = std::path::absolute(file).context("cannot make the file's path absolute")?;
     let mut options = KeeperOptions::new(file, run_folder.to_owned(), program()?);

@@ -73,6 +73,53 @@ site.yaml: 3 errors
 }
 
 #[test]
+fn check_takes_a_file_by_its_name_alone_and_from_a_pipe() {
+    let user = User::new();
+    user.write("site.yaml", QUICKSTART);
+    let ok = "ok, 2 virtual servers, 1 pool, 2 members\n";
+    let answer = user.run(&["check", "site.yaml"]).expect(0);
+    assert_eq!(answer.stdout, format!("site.yaml: {ok}"));
+    let fifo = user.path("fifo");
+    let made = std::process::Command::new("mkfifo").arg(&fifo).status();
+    assert!(made.unwrap().success());
+    let writer = std::thread::spawn(move || std::fs::write(fifo, QUICKSTART).unwrap());
+    let answer = user.run(&["check", "-f", "fifo"]).expect(0);
+    assert_eq!(answer.stdout, format!("fifo: {ok}"));
+    writer.join().unwrap();
+    user.run(&["check"]).expect(2);
+    user.run(&["check", "-f", "site.yaml", "site.yaml"])
+        .expect(2);
+    let answer = user.run(&["serve", "-f", "-"]).expect(2);
+    assert!(
+        answer.stderr.contains("read again at each reload"),
+        "{}",
+        answer.stderr
+    );
+}
+
+#[test]
+fn check_warns_of_pools_that_nobody_uses() {
+    let user = User::new();
+    let text = QUICKSTART.replace("pools:\n", "pools:\n  old: { members: [127.0.0.1:9009] }\n");
+    user.write("site.yaml", &text);
+    let answer = user.run(&["check", "site.yaml"]).expect(0);
+    let end = "site.yaml: ok, 2 virtual servers, 2 pools, 3 members\n";
+    assert!(
+        answer.stdout.starts_with("warning[unused-pool]: "),
+        "{}",
+        answer.stdout
+    );
+    assert!(answer.stdout.ends_with(end), "{}", answer.stdout);
+    let answer = user.run(&["check", "site.yaml", "-o", "json"]).expect(0);
+    let json: serde_json::Value = serde_json::from_str(&answer.stdout).unwrap();
+    assert_eq!(
+        (json["valid"].as_bool(), &json["problems"]),
+        (Some(true), &serde_json::json!([]))
+    );
+    assert_eq!(json["warnings"][0]["field"], "pools.old");
+}
+
+#[test]
 fn a_file_that_is_not_there_is_json_where_json_is_asked_for() {
     let user = User::new();
     let answer = user

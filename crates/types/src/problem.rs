@@ -101,6 +101,7 @@ fn visible(text: &str) -> impl Iterator<Item = char> + '_ {
 #[derive(Debug, Default)]
 pub struct Sink {
     problems: Vec<Problem>,
+    warnings: Vec<Problem>,
 }
 
 impl Sink {
@@ -108,22 +109,56 @@ impl Sink {
         self.problems.push(problem);
     }
 
-    /// `value` if nothing was wrong, else every problem in the order of the file.
+    /// Something that is allowed, and hardly meant.
+    pub fn warn(&mut self, problem: Problem) {
+        self.warnings.push(problem);
+    }
+
+    /// `value` and what was odd if nothing was wrong, else every problem in the order of the file.
+    /// Where something is wrong the warnings are left out: it may be what they come from.
     ///
     /// # Errors
     /// The problems, if there are any.
     ///
     /// # Panics
     /// If there is neither a value nor a problem.
-    pub fn finish<T>(self, value: Option<T>, file: &str, bytes: &[u8]) -> Result<T, Problems> {
-        if self.problems.is_empty() {
-            return Ok(value.expect("a reader that gives no value reports why"));
+    pub fn finish<T>(
+        self,
+        value: Option<T>,
+        file: &str,
+        bytes: &[u8],
+    ) -> Result<(T, Option<Problems>), Problems> {
+        if !self.problems.is_empty() {
+            return Err(Problems::new(file, Severity::Error, self.problems, bytes));
         }
-        Err(Problems::new(file, self.problems, bytes))
+        let value = value.expect("a reader that gives no value reports why");
+        let warnings = self.warnings;
+        let warnings =
+            (!warnings.is_empty()).then(|| Problems::new(file, Severity::Warning, warnings, bytes));
+        Ok((value, warnings))
     }
 }
 
-/// All errors of one file, in the order of their places; never empty.
+/// How bad it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+enum Severity {
+    /// The file is refused.
+    #[default]
+    Error,
+    /// The file is taken.
+    Warning,
+}
+
+impl Severity {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warning => "warning",
+        }
+    }
+}
+
+/// All errors of one file, or all warnings, in the order of their places; never empty.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct Problems {
     /// The file as the user named it.
@@ -131,13 +166,15 @@ pub struct Problems {
     pub problems: Vec<Problem>,
     /// Problems that are not listed, because there are too many.
     pub left_out: usize,
+    #[serde(skip)]
+    severity: Severity,
     /// The lines that the problems point at, for the text form.
     #[serde(skip)]
     lines: Vec<(usize, String)>,
 }
 
 impl Problems {
-    fn new(file: &str, mut problems: Vec<Problem>, bytes: &[u8]) -> Self {
+    fn new(file: &str, severity: Severity, mut problems: Vec<Problem>, bytes: &[u8]) -> Self {
         problems.sort_by_key(|problem| (problem.line, problem.column));
         // An alias repeats a value, and so its problems.
         problems.dedup_by(|a, b| {
@@ -158,12 +195,14 @@ impl Problems {
             file: file.to_owned(),
             problems,
             left_out,
+            severity,
             lines,
         }
     }
 
     fn write_problem(&self, f: &mut fmt::Formatter<'_>, problem: &Problem) -> fmt::Result {
-        writeln!(f, "error[{}]: {}", problem.code, problem.message)?;
+        let word = self.severity.word();
+        writeln!(f, "{word}[{}]: {}", problem.code, problem.message)?;
         let gutter = problem.line.to_string().len();
         let (file, line, column) = (&self.file, problem.line, problem.column);
         write!(f, "{:gutter$}--> {file}:{line}:{column}", "")?;
@@ -218,8 +257,8 @@ impl fmt::Display for Problems {
             writeln!(f)?;
         }
         let count = self.problems.len() + self.left_out;
-        let errors = if count == 1 { "error" } else { "errors" };
-        write!(f, "{}: {count} {errors}", self.file)?;
+        let plural = if count == 1 { "" } else { "s" };
+        write!(f, "{}: {count} {}{plural}", self.file, self.severity.word())?;
         if self.left_out > 0 {
             write!(f, ", the first {} shown", self.problems.len())?;
         }

@@ -126,6 +126,9 @@ pub enum AddressError {
     NoBrackets,
     NoAddress,
     HostName,
+    Blank,
+    /// An IPv4 address in the form of IPv6.
+    Mapped,
     BadAddress,
 }
 
@@ -137,12 +140,32 @@ impl fmt::Display for AddressError {
             Self::NoBrackets => "is an IPv6 address without brackets around it",
             Self::NoAddress => "has no address before its port",
             Self::HostName => "is a host name; only addresses can be written here for now",
+            Self::Blank => "has a blank in it",
+            Self::Mapped => "is an IPv4 address in the form of IPv6",
             Self::BadAddress => "is not an IP address with a port",
         })
     }
 }
 
 impl AddressError {
+    /// The address that was meant beyond doubt, so that it can be judged as well. `None` if there
+    /// is none.
+    pub fn meant(self, text: &str) -> Option<SocketAddr> {
+        match self {
+            Self::Blank => {
+                let meant: String = text.chars().filter(|c| !c.is_whitespace()).collect();
+                address(&meant).ok()
+            }
+            Self::Mapped => text.parse().ok().map(canonical),
+            Self::NoPort
+            | Self::BadPort
+            | Self::NoBrackets
+            | Self::NoAddress
+            | Self::HostName
+            | Self::BadAddress => None,
+        }
+    }
+
     /// What was probably meant. `None` if there is no good guess.
     pub fn hint(self, text: &str) -> Option<String> {
         match self {
@@ -170,8 +193,20 @@ impl AddressError {
                 let is_zero = address.port() == 0;
                 (!is_zero).then(|| format!("did you mean `{address}`?"))
             }),
+            Self::Blank | Self::Mapped => self
+                .meant(text)
+                .map(|address| format!("did you mean `{address}`?")),
             Self::NoPort | Self::BadAddress => None,
         }
+    }
+}
+
+/// An IPv4 address that was written in the form of IPv6 as what it is.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    match address.ip().to_canonical() {
+        IpAddr::V4(ip) => SocketAddr::new(IpAddr::V4(ip), address.port()),
+        // With its zone.
+        IpAddr::V6(_) => address,
     }
 }
 
@@ -180,11 +215,16 @@ impl AddressError {
 /// # Errors
 /// What is wrong with it.
 pub fn address(text: &str) -> Result<SocketAddr, AddressError> {
+    if text.contains(char::is_whitespace) {
+        return Err(AddressError::Blank);
+    }
     if let Ok(address) = text.parse::<SocketAddr>() {
         // Some programs read a leading zero as octal.
         let is_plain = text.ends_with(&format!(":{}", address.port()));
         return if address.port() == 0 || !is_plain {
             Err(AddressError::BadPort)
+        } else if canonical(address) != address {
+            Err(AddressError::Mapped)
         } else {
             Ok(address)
         };

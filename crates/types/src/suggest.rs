@@ -1,7 +1,7 @@
 //! "Did you mean": the known word that a wrong one is closest to.
 
 /// The closest of `known` if it is close enough to be a slip: one wrong, missing, extra or swapped
-/// letter for every three, with case and `-`/`_` not counted.
+/// letter for every three, in a word of four one, with case and `-`/`_` not counted.
 pub(crate) fn closest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let word = plain(word);
     if word.is_empty() || word.len() > WORD_MAX {
@@ -11,7 +11,7 @@ pub(crate) fn closest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) 
         .into_iter()
         .map(|candidate| (distance(&word, &plain(candidate)), candidate))
         .filter(|(distance, candidate)| {
-            *distance <= (word.len().max(candidate.chars().count())).div_ceil(3)
+            *distance <= (word.len().max(candidate.chars().count()) + 1) / 3
                 && *distance < word.len()
         })
         .min_by_key(|(distance, _)| *distance)
@@ -69,6 +69,8 @@ mod tests {
             ("monitors", Some("monitor")),
             ("member", Some("members")),
             ("color", None),
+            // As long as `icmp` and `tcp`: a word of its own.
+            ("mint", None),
             ("", None),
             ("x", None),
         ] {

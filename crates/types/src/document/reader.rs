@@ -25,7 +25,15 @@ pub struct At<'a> {
 pub struct Object<'a> {
     mark: Mark,
     path: String,
-    fields: Vec<(&'a Key, At<'a>)>,
+    fields: Vec<Field<'a>>,
+}
+
+/// A field under the name that it has, or was meant to have.
+#[derive(Debug)]
+struct Field<'a> {
+    name: &'static str,
+    key: &'a Key,
+    at: At<'a>,
 }
 
 /// An entry of a mapping whose keys are names that the user chose.
@@ -57,27 +65,44 @@ impl<'a> At<'a> {
         sink.add(problem.found(self.node.describe()).allowed(allowed));
     }
 
-    /// A mapping with the fields `known` and no others.
-    pub fn object(&self, sink: &mut Sink, what: &str, known: &[&str]) -> Option<Object<'a>> {
+    /// A mapping with the fields `known` and no others. What is wrong in a field whose name is
+    /// misspelt is reported as well: it is read as the one that was meant.
+    pub fn object(
+        &self,
+        sink: &mut Sink,
+        what: &str,
+        known: &[&'static str],
+    ) -> Option<Object<'a>> {
         let Value::Map(entries) = &self.node.value else {
             self.wrong_kind(sink, format!("{what} must be a mapping"), list(known));
             return None;
         };
-        let mut fields: Vec<(&Key, At<'_>)> = Vec::new();
+        let mut fields: Vec<Field<'_>> = Vec::new();
+        let mut misspelt = Vec::new();
         for (key, node) in entries {
             let path = join(&self.path, &key.text);
-            if !known.contains(&key.text.as_str()) {
+            let Some(name) = known.iter().copied().find(|name| *name == key.text) else {
                 let message = format!("{what} has no field {}", quote(&key.text));
-                let mut problem =
-                    Problem::at(key.mark, path, "unknown-field", message).allowed(list(known));
-                if let Some(meant) = closest(&key.text, known.iter().copied()) {
-                    problem = problem.hint(format!("did you mean `{meant}`?"));
+                let mut problem = Problem::at(key.mark, path.clone(), "unknown-field", message)
+                    .allowed(list(known));
+                if let Some(name) = closest(&key.text, known.iter().copied()) {
+                    problem = problem.hint(format!("did you mean `{name}`?"));
+                    let at = At { node, path };
+                    misspelt.push(Field { name, key, at });
                 }
                 sink.add(problem);
-            } else if let Some((first, _)) = fields.iter().find(|(k, _)| k.text == key.text) {
-                sink.add(duplicate(key, first, path));
+                continue;
+            };
+            if let Some(first) = fields.iter().find(|field| field.name == name) {
+                sink.add(duplicate(key, first.key, path));
             } else {
-                fields.push((key, At { node, path }));
+                let at = At { node, path };
+                fields.push(Field { name, key, at });
+            }
+        }
+        for field in misspelt {
+            if fields.iter().all(|known| known.name != field.name) {
+                fields.push(field);
             }
         }
         Some(Object {
@@ -156,6 +181,17 @@ impl<'a> At<'a> {
 
     /// One of some words.
     pub fn word<T: Copy>(&self, sink: &mut Sink, what: &str, known: &[(&str, T)]) -> Option<T> {
+        self.word_or(sink, what, known, |_| None)
+    }
+
+    /// One of some words; `hint` says what to do about words that people know from elsewhere.
+    pub fn word_or<T: Copy>(
+        &self,
+        sink: &mut Sink,
+        what: &str,
+        known: &[(&str, T)],
+        hint: impl Fn(&str) -> Option<&'static str>,
+    ) -> Option<T> {
         let words: Vec<&str> = known.iter().map(|(word, _)| *word).collect();
         let text = self.text(sink, what, &list(&words))?;
         if let Some((_, value)) = known.iter().find(|(word, _)| *word == text) {
@@ -168,7 +204,9 @@ impl<'a> At<'a> {
             )
             .found(quote(text))
             .allowed(list(&words));
-        if let Some(meant) = closest(text, words.iter().copied()) {
+        if let Some(hint) = hint(text) {
+            problem = problem.hint(hint);
+        } else if let Some(meant) = closest(text, words.iter().copied()) {
             problem = problem.hint(format!("did you mean `{meant}`?"));
         }
         sink.add(problem);
@@ -228,7 +266,8 @@ impl<'a> At<'a> {
         }
     }
 
-    /// An IP address with its port.
+    /// An IP address with its port. One that is written wrongly and plain all the same is reported
+    /// and answered, so that its other faults show too.
     pub fn address(&self, sink: &mut Sink, what: &str) -> Option<SocketAddr> {
         let allowed = "address:port, for example `192.0.2.1:80` or `[2001:db8::1]:80`";
         let text = self.text(sink, what, allowed)?;
@@ -241,7 +280,7 @@ impl<'a> At<'a> {
                     problem = problem.hint(hint);
                 }
                 sink.add(problem);
-                None
+                error.meant(text)
             }
         }
     }
@@ -288,7 +327,9 @@ impl<'a> Object<'a> {
     /// `None` if the field is not written.
     pub fn optional(&self, name: &str) -> Option<&At<'a>> {
         let mut fields = self.fields.iter();
-        fields.find(|(key, _)| key.text == name).map(|(_, at)| at)
+        fields
+            .find(|field| field.name == name)
+            .map(|field| &field.at)
     }
 
     /// A field that must be written; `what` and `allowed` say what is missing.
@@ -312,8 +353,8 @@ impl<'a> Object<'a> {
     pub fn key_mark(&self, name: &str) -> Mark {
         let mut fields = self.fields.iter();
         fields
-            .find(|(key, _)| key.text == name)
-            .map_or(self.mark, |(key, _)| key.mark)
+            .find(|field| field.name == name)
+            .map_or(self.mark, |field| field.key.mark)
     }
 
     /// A problem with the mapping as a whole.

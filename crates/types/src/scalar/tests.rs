@@ -93,6 +93,16 @@ fn addresses() {
         (":8080", AddressError::NoAddress, None),
         ("*:8080", AddressError::NoAddress, None),
         ("localhost:80", AddressError::HostName, None),
+        (
+            "127.0.0.1:9001 ",
+            AddressError::Blank,
+            Some("did you mean `127.0.0.1:9001`?"),
+        ),
+        (
+            "[::ffff:127.0.0.1]:8080",
+            AddressError::Mapped,
+            Some("did you mean `127.0.0.1:8080`?"),
+        ),
         ("example.com", AddressError::HostName, None),
         ("256.0.0.1:80", AddressError::BadAddress, None),
         ("", AddressError::BadAddress, None),

@@ -1,6 +1,6 @@
 //! From a file's bytes to a [`Site`], or to everything that is wrong with them.
 
-use core::net::SocketAddr;
+use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
@@ -26,6 +26,14 @@ impl Site {
     /// # Errors
     /// Everything that is wrong with it, at once.
     pub fn parse(file: &str, bytes: &[u8]) -> Result<Self, Problems> {
+        Self::check(file, bytes).map(|(site, _)| site)
+    }
+
+    /// Like [`parse`](Self::parse), with what is odd in a file that is right. `None`: nothing is.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it, at once.
+    pub fn check(file: &str, bytes: &[u8]) -> Result<(Self, Option<Problems>), Problems> {
         let mut sink = Sink::default();
         let site = document::parse(bytes, BOUNDS, &mut sink)
             .and_then(|root| read_site(&At::root(&root), &mut sink));
@@ -41,16 +49,24 @@ fn read_site(root: &At<'_>, sink: &mut Sink) -> Option<Site> {
         .and_then(|at| read_pools(at, sink));
     let allowed = "a mapping from names to virtual servers";
     let mut listeners = Vec::new();
+    let mut used = BTreeSet::new();
     let servers = site
         .required(sink, "virtual_servers", "a site", allowed)
-        .and_then(|at| read_servers(at, pools.as_ref(), &mut listeners, sink));
+        .and_then(|at| read_servers(at, pools.as_ref(), &mut listeners, &mut used, sink));
     let timeouts = settings::timeouts(site.optional("timeouts"), sink);
     let limits = settings::limits(site.optional("limits"), sink);
     let admin = site
         .optional("admin")
         .map(|at| settings::admin(at, &mut listeners, sink));
-    let members = pools.as_ref().map_or(&[][..], |pools| &pools.members);
-    check_addresses(listeners, members, sink);
+    if let Some(pools) = &pools {
+        check_addresses(listeners, &pools.members, &used, sink);
+        for (name, key, path) in &pools.places {
+            if !used.contains(name.as_str()) {
+                let message = format!("no virtual server uses the pool {}", quote(name.as_str()));
+                sink.warn(Problem::at(*key, path.clone(), "unused-pool", message));
+            }
+        }
+    }
     Some(Site {
         pools: pools?.found.into_values().flatten().collect(),
         virtual_servers: servers?,
@@ -66,7 +82,7 @@ fn read_site(root: &At<'_>, sink: &mut Sink) -> Option<Site> {
 /// An address and the place that a problem with it is shown at.
 struct Address {
     address: SocketAddr,
-    /// What has it, for a message.
+    /// What has it, for a message; of a member the pool's name.
     owner: String,
     mark: Mark,
     path: String,
@@ -78,6 +94,8 @@ struct Pools {
     found: BTreeMap<Name, Option<Pool>>,
     /// Names that cannot be one: a reference to one of them is no second problem.
     refused: BTreeSet<String>,
+    /// Where each name is written.
+    places: Vec<(Name, Mark, String)>,
     /// Places of the members' addresses, for the check that no pool leads back to us.
     members: Vec<Address>,
 }
@@ -87,14 +105,20 @@ fn read_pools(at: &At<'_>, sink: &mut Sink) -> Option<Pools> {
     let mut pools = Pools {
         found: BTreeMap::new(),
         refused: BTreeSet::new(),
+        places: Vec::new(),
         members: Vec::new(),
     };
     for entry in &entries {
-        let Some(name) = name(entry, "a pool", sink) else {
+        let name = name(entry, "a pool", sink);
+        // One whose name cannot be is read all the same, for what else is wrong in it.
+        let called = name.clone().unwrap_or(Name(entry.key.text.clone()));
+        let pool = pool::read(called, &entry.at, &mut pools.members, sink);
+        let Some(name) = name else {
             pools.refused.insert(entry.key.text.clone());
             continue;
         };
-        let pool = pool::read(name.clone(), &entry.at, &mut pools.members, sink);
+        let path = entry.at.path.clone();
+        pools.places.push((name.clone(), entry.key.mark, path));
         pools.found.insert(name, pool);
     }
     Some(pools)
@@ -104,6 +128,7 @@ fn read_servers(
     at: &At<'_>,
     pools: Option<&Pools>,
     listeners: &mut Vec<Address>,
+    used: &mut BTreeSet<String>,
     sink: &mut Sink,
 ) -> Option<Vec<VirtualServer>> {
     let what = "the virtual servers";
@@ -115,7 +140,7 @@ fn read_servers(
     }
     let mut servers: Vec<_> = entries
         .iter()
-        .filter_map(|entry| read_server(entry, pools, listeners, sink))
+        .filter_map(|entry| read_server(entry, pools, listeners, used, sink))
         .collect();
     servers.sort_by(|a, b| a.name.cmp(&b.name));
     Some(servers)
@@ -125,6 +150,7 @@ fn read_server(
     entry: &Entry<'_>,
     pools: Option<&Pools>,
     listeners: &mut Vec<Address>,
+    used: &mut BTreeSet<String>,
     sink: &mut Sink,
 ) -> Option<VirtualServer> {
     const WHAT: &str = "a virtual server";
@@ -132,18 +158,24 @@ fn read_server(
     let server = entry.at.object(sink, WHAT, fields::VIRTUAL_SERVER.fields)?;
     let listen = server
         .required(sink, "listen", WHAT, "address:port")
-        .and_then(|at| Some((at, at.address(sink, "the listen address")?)))
+        .and_then(|at| Some((at, listen_address(at, "the listen address", sink)?)))
         .map(|(at, address)| {
-            let owner = format!("virtual server {}", quote(&entry.key.text));
+            let owner = match entry.key.text.as_str() {
+                "" => "the virtual server without a name".to_owned(),
+                name => format!("virtual server {}", quote(name)),
+            };
             listeners.push(Address::new(address, owner, at));
             address
         });
     let protocol = server
         .required(sink, "protocol", WHAT, "http, tcp")
-        .and_then(|at| at.word(sink, "a protocol", &Protocol::ALL.map(|p| (p.name(), p))));
+        .and_then(|at| {
+            let words = Protocol::ALL.map(|p| (p.name(), p));
+            at.word_or(sink, "a protocol", &words, protocol_hint)
+        });
     let pool = server
         .required(sink, "pool", WHAT, "the name of a pool")
-        .and_then(|at| pool_index(at, pools?, sink));
+        .and_then(|at| pool_index(at, pools?, used, sink));
     Some(VirtualServer {
         name: name?,
         listen: listen?,
@@ -152,8 +184,45 @@ fn read_server(
     })
 }
 
-fn pool_index(at: &At<'_>, pools: &Pools, sink: &mut Sink) -> Option<PoolIndex> {
+/// What to do about a protocol that is known elsewhere.
+fn protocol_hint(word: &str) -> Option<&'static str> {
+    match word.to_ascii_lowercase().as_str() {
+        "https" | "tls" | "ssl" | "wss" => {
+            Some("TLS is not ended here yet; `tcp` carries it through as it is")
+        }
+        "http1" | "http2" | "h2" | "h2c" | "http/1.1" | "http/2" => {
+            Some("`http` serves HTTP/1.1 and HTTP/2, as the client begins")
+        }
+        "udp" => Some("UDP is not served yet"),
+        _ => None,
+    }
+}
+
+/// An address that can be listened on.
+fn listen_address(at: &At<'_>, what: &str, sink: &mut Sink) -> Option<SocketAddr> {
+    let address = at.address(sink, what)?;
+    if stands_for_several(address.ip()) {
+        let message = format!("{what} stands for several machines: nobody can connect to it");
+        let problem = at.problem("address", message);
+        sink.add(problem.found(quote(&address.to_string())));
+        return None;
+    }
+    Some(address)
+}
+
+/// A multicast or broadcast address.
+fn stands_for_several(ip: IpAddr) -> bool {
+    ip.is_multicast() || ip == IpAddr::V4(Ipv4Addr::BROADCAST)
+}
+
+fn pool_index(
+    at: &At<'_>,
+    pools: &Pools,
+    used: &mut BTreeSet<String>,
+    sink: &mut Sink,
+) -> Option<PoolIndex> {
     let text = at.text(sink, "the name of a pool", "the name of a pool")?;
+    used.insert(text.to_owned());
     let position = pools.found.keys().position(|name| name.as_str() == text);
     if position.is_none() && !pools.refused.contains(text) {
         let names = || pools.found.keys().map(Name::as_str);
@@ -196,8 +265,13 @@ fn name(entry: &Entry<'_>, what: &str, sink: &mut Sink) -> Option<Name> {
     None
 }
 
-/// No two listeners on one address, and no pool that leads back to a listener of this site.
-fn check_addresses(mut listeners: Vec<Address>, members: &[Address], sink: &mut Sink) {
+/// No two listeners on one address, and no pool in use that leads back to a listener of this site.
+fn check_addresses(
+    mut listeners: Vec<Address>,
+    members: &[Address],
+    used: &BTreeSet<String>,
+    sink: &mut Sink,
+) {
     listeners.sort_by_key(|listener| listener.mark);
     let mut known: BTreeMap<SocketAddr, Address> = BTreeMap::new();
     for listener in listeners {
@@ -215,7 +289,7 @@ fn check_addresses(mut listeners: Vec<Address>, members: &[Address], sink: &mut 
         let hint = format!("the other one is in line {}", first.mark.line);
         sink.add(listener.problem("address-twice", message).hint(hint));
     }
-    for member in members {
+    for member in members.iter().filter(|one| used.contains(&one.owner)) {
         // The addresses of this machine are not known here, but for those that every one has.
         let is_it = |listener: &&Address| {
             listener.address == member.address
@@ -229,7 +303,8 @@ fn check_addresses(mut listeners: Vec<Address>, members: &[Address], sink: &mut 
     }
 }
 
-/// Whether a listener at `wide` has what is sent to `address`.
+/// Whether a listener at `wide` has what is sent to `address`. `[::]` is IPv6 alone: IPv4 has an
+/// address of its own for everything.
 fn covers(wide: SocketAddr, address: SocketAddr) -> bool {
     wide == address
         || (wide.port() == address.port()

@@ -4,7 +4,7 @@ use core::net::SocketAddr;
 use core::time::Duration;
 use std::collections::BTreeMap;
 
-use super::{Address, Method, Monitor, Name, Pool, bounds, fields};
+use super::{Address, Method, Monitor, Name, Pool, bounds, fields, stands_for_several};
 use crate::document::reader::{At, Object};
 use crate::problem::{Sink, quote};
 use crate::site::{Member, MembersProtocol, Probe};
@@ -36,7 +36,7 @@ pub(super) fn read(
     };
     let members = pool
         .required(sink, "members", "a pool", "[address:port, ...]")
-        .and_then(|at| members(at, addresses, sink));
+        .and_then(|at| members(at, &name, addresses, sink));
     let monitor = pool.optional("monitor").map(|at| monitor(at, sink));
     Some(Pool {
         name,
@@ -50,7 +50,12 @@ pub(super) fn read(
     })
 }
 
-fn members(at: &At<'_>, addresses: &mut Vec<Address>, sink: &mut Sink) -> Option<Vec<Member>> {
+fn members(
+    at: &At<'_>,
+    pool: &Name,
+    addresses: &mut Vec<Address>,
+    sink: &mut Sink,
+) -> Option<Vec<Member>> {
     let items = at.items(sink, "members", bounds::MEMBERS_MAX)?;
     let mut lines: BTreeMap<SocketAddr, usize> = BTreeMap::new();
     let mut members = Vec::new();
@@ -65,7 +70,7 @@ fn members(at: &At<'_>, addresses: &mut Vec<Address>, sink: &mut Sink) -> Option
             continue;
         }
         lines.insert(member.address, item.mark().line);
-        addresses.push(Address::new(member.address, "a member".to_owned(), item));
+        addresses.push(Address::new(member.address, pool.to_string(), item));
         members.push(member);
     }
     Some(members)
@@ -88,10 +93,9 @@ fn member(at: &At<'_>, sink: &mut Sink) -> Option<Member> {
     };
     let address = address_at.address(sink, "the member")?;
     let ip = address.ip();
-    let is_broadcast = ip == core::net::IpAddr::V4(core::net::Ipv4Addr::BROADCAST);
     let wrong = if ip.is_unspecified() {
         Some("a member needs an address of its own")
-    } else if ip.is_multicast() || is_broadcast {
+    } else if stands_for_several(ip) {
         Some("a member is one machine: this address stands for several")
     } else {
         None
@@ -109,26 +113,24 @@ fn member(at: &At<'_>, sink: &mut Sink) -> Option<Member> {
 
 fn monitor(at: &At<'_>, sink: &mut Sink) -> Option<Monitor> {
     let monitor = at.object(sink, "a monitor", fields::MONITOR.fields)?;
-    match (monitor.optional("http"), monitor.optional("tcp")) {
-        (Some(at), None) => {
-            let http = at.object(sink, "an http monitor", fields::HTTP_MONITOR.fields)?;
-            let probe = http_probe(&http, sink);
-            timing(&http, probe, sink)
-        }
-        (None, Some(at)) => {
-            let tcp = at.object(sink, "a tcp monitor", fields::TCP_MONITOR.fields)?;
-            timing(&tcp, Some(Probe::Tcp), sink)
-        }
-        (http, _) => {
-            let message = match http {
-                Some(_) => "a monitor is either http or tcp, not both",
-                None => "a monitor needs to be http or tcp",
-            };
-            let problem = monitor.problem("monitor", message);
-            sink.add(problem.allowed("{ http: { path: / } } or { tcp: {} }"));
-            None
-        }
-    }
+    // Both are read where both are written: what is wrong in either shows at once.
+    let http = monitor.optional("http").map(|at| {
+        let http = at.object(sink, "an http monitor", fields::HTTP_MONITOR.fields)?;
+        let probe = http_probe(&http, sink);
+        timing(&http, probe, sink)
+    });
+    let tcp = monitor.optional("tcp").map(|at| {
+        let tcp = at.object(sink, "a tcp monitor", fields::TCP_MONITOR.fields)?;
+        timing(&tcp, Some(Probe::Tcp), sink)
+    });
+    let message = match (http, tcp) {
+        (Some(one), None) | (None, Some(one)) => return one,
+        (Some(_), Some(_)) => "a monitor is either http or tcp, not both",
+        (None, None) => "a monitor needs to be http or tcp",
+    };
+    let problem = monitor.problem("monitor", message);
+    sink.add(problem.allowed("{ http: { path: / } } or { tcp: {} }"));
+    None
 }
 
 fn http_probe(http: &Object<'_>, sink: &mut Sink) -> Option<Probe> {

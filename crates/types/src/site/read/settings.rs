@@ -3,7 +3,7 @@
 use core::ops::RangeInclusive;
 use core::time::Duration;
 
-use super::{Address, bounds, fields};
+use super::{Address, bounds, fields, listen_address};
 use crate::document::reader::{At, Object};
 use crate::problem::Sink;
 use crate::site::{Admin, Limits, Timeouts};
@@ -106,7 +106,7 @@ fn in_32_bits(number: u64) -> u32 {
 pub(super) fn admin(at: &At<'_>, listeners: &mut Vec<Address>, sink: &mut Sink) -> Option<Admin> {
     let admin = at.object(sink, "the admin section", fields::ADMIN.fields)?;
     let at = admin.required(sink, "listen", "the admin section", "address:port")?;
-    let listen = at.address(sink, "the admin address")?;
+    let listen = listen_address(at, "the admin address", sink)?;
     listeners.push(Address::new(listen, "the admin address".to_owned(), at));
     Some(Admin { listen })
 }
