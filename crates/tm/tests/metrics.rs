@@ -36,6 +36,24 @@ fn the_table_of_metrics_is_what_is_served() {
     );
 }
 
+/// An answer that is too long for a packet arrives whole as well.
+#[test]
+fn many_pools_are_served() {
+    use std::fmt::Write as _;
+
+    let member = Echo::start();
+    let mut site = "pools:\n".to_owned();
+    for pool in 0..400 {
+        writeln!(site, "  pool-{pool}: {{ members: ['{}'] }}", member.address).unwrap();
+    }
+    let listen = own_address();
+    let raw = format!("  raw: {{ listen: '{listen}', protocol: tcp, pool: pool-0 }}\n");
+    let instance = Instance::start(&format!("{site}virtual_servers:\n{raw}"));
+    let text = instance.call(Request::Metrics).body;
+    assert!(text.len() > 128 << 10, "{} bytes", text.len());
+    assert!(text.contains("pool=\"pool-0\"") && text.contains("pool=\"pool-399\""));
+}
+
 /// One line of the table for each family.
 fn served(text: &str) -> BTreeSet<String> {
     let mut help = BTreeMap::new();

@@ -46,7 +46,7 @@ impl Keeper {
                 self.feed(Input::Failed(which));
             }
             ToKeeper::OrphansPlease { .. } => self.feed(Input::Orphans(which)),
-            ToKeeper::Text { id } => self.on_text(id, &fds),
+            ToKeeper::Text { id, text } => self.on_text(id, text, &fds),
             ToKeeper::MetricsPlease { id } => {
                 let facts = self.facts();
                 if let Some(worker) = self.worker(which) {
@@ -280,14 +280,14 @@ impl Keeper {
         self.reply(who, Outcome::Done, &status);
     }
 
-    fn on_text(&mut self, id: u32, fds: &[OwnedFd]) {
+    fn on_text(&mut self, id: u32, text: Option<String>, fds: &[OwnedFd]) {
         let Some((client, _)) = self.asked.remove(&id) else {
             return;
         };
-        let bytes = fds
-            .first()
-            .and_then(|fd| memory::to_bytes(fd, TEXT_BYTES_MAX).ok());
-        let text = bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+        let text = text.or_else(|| {
+            let bytes = memory::to_bytes(fds.first()?, TEXT_BYTES_MAX).ok()?;
+            Some(String::from_utf8_lossy(&bytes).into_owned())
+        });
         let (outcome, text) = match &text {
             Some(text) => (Outcome::Done, text.as_str()),
             None => (Outcome::Failed, "the worker's answer was lost\n"),

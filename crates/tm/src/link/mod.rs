@@ -176,9 +176,10 @@ pub(crate) enum ToKeeper {
     OrphansPlease {
         of: u32,
     },
-    /// Descriptor: a memory file with the text.
+    /// A long text is in a memory file, its descriptor: none then, here.
     Text {
         id: u32,
+        text: Option<String>,
     },
     /// Every connection is over; what had to be cut, in lines.
     Drained {
@@ -354,8 +355,11 @@ impl ToKeeper {
             Self::OrphansPlease { of } => {
                 w.u8(7).u32(*of);
             }
-            Self::Text { id } => {
+            Self::Text { id, text } => {
                 w.u8(8).u32(*id);
+                if let Some(text) = text {
+                    w.text(text);
+                }
             }
             Self::Drained { text } => {
                 w.u8(9).text(cut(text));
@@ -402,7 +406,13 @@ impl ToKeeper {
                 text: r.text()?.to_owned(),
             },
             7 => Self::OrphansPlease { of: r.u32()? },
-            8 => Self::Text { id: r.u32()? },
+            8 => Self::Text {
+                id: r.u32()?,
+                text: match r.is_at_end() {
+                    true => None,
+                    false => Some(r.text()?.to_owned()),
+                },
+            },
             9 => Self::Drained {
                 text: r.text()?.to_owned(),
             },
@@ -467,7 +477,7 @@ impl KeeperFacts {
 }
 
 /// Texts in packets: all errors of a file may be more than a packet holds.
-const TEXT_BYTES_MAX: usize = 48 * 1024;
+pub(crate) const TEXT_BYTES_MAX: usize = 48 * 1024;
 
 fn cut(text: &str) -> &str {
     let mut end = text.len().min(TEXT_BYTES_MAX);

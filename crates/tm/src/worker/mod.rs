@@ -417,9 +417,19 @@ impl Worker {
             what: "answer",
             source,
         };
-        let file = memory::from_bytes("hitless-text", text.as_bytes()).map_err(failed)?;
-        let packet = ToKeeper::Text { id }.encode();
-        message::send(&self.link, &[&packet], &[file.as_fd()], true).map_err(failed)
+        let is_short = text.len() <= link::TEXT_BYTES_MAX;
+        // Without a descriptor, an answer arrives at the descriptor limit too. A long one that finds
+        // none is lost, which the keeper says.
+        let file = match is_short {
+            true => None,
+            false => memory::from_bytes("hitless-text", text.as_bytes()).ok(),
+        };
+        let packet = ToKeeper::Text {
+            id,
+            text: is_short.then(|| text.to_owned()),
+        };
+        let fds: Vec<_> = file.iter().map(AsFd::as_fd).collect();
+        message::send(&self.link, &[&packet.encode()], &fds, true).map_err(failed)
     }
 
     fn ask_for_scrapes(&self) -> Result<(), WorkerError> {
