@@ -7,7 +7,7 @@
 
 use core::mem::MaybeUninit;
 use std::io::{self, IoSlice, IoSliceMut};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
@@ -75,6 +75,23 @@ pub fn send(
             Err(rustix::io::Errno::INTR) => {}
             Err(errno) => return Err(errno.into()),
         }
+    }
+}
+
+/// Whether the other side has not yet received all that was sent.
+pub fn has_unread(socket: impl AsFd) -> io::Result<bool> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the request (unix(7)) writes one integer, there.
+    let result = unsafe {
+        libc::ioctl(
+            socket.as_fd().as_raw_fd(),
+            libc::TIOCOUTQ,
+            core::ptr::from_mut(&mut bytes),
+        )
+    };
+    match result {
+        0 => Ok(bytes > 0),
+        _ => Err(io::Error::last_os_error()),
     }
 }
 

@@ -125,6 +125,9 @@ pub struct Head {
     /// Not 0 while clients are told to close where their protocol can say so: this host is being
     /// drained.
     pub tells_to_close: AtomicU32,
+    /// Not 0 while the keeper is so near its limit that event loops have to wait until it has what
+    /// they sent it before they accept more.
+    pub is_scarce: AtomicU32,
 }
 
 /// The mapped file.

@@ -426,6 +426,10 @@ impl Keeper {
         let reserve = 64 + 96 * u64::from(self.slots.lanes());
         let used = self.descriptors();
         let head = self.slots.head();
+        // Beyond it there is room for all that event loops can send while the keeper does not run.
+        let near = (4 * reserve).max(self.descriptors_max / 8);
+        let is_scarce = used + near > self.descriptors_max;
+        head.is_scarce.store(is_scarce.into(), Ordering::Relaxed);
         let is_paused = head.paused.load(Ordering::Relaxed) != 0;
         let packet = if !is_paused && used + reserve > self.descriptors_max {
             head.paused.store(1, Ordering::Relaxed);

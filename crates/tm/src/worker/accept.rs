@@ -58,6 +58,9 @@ impl EventLoop {
         if !self.is_accepting {
             return;
         }
+        if self.core.keeper_lags() {
+            return self.accept_later();
+        }
         let Some(listener) = self.core.tables.servers[server].listener.take() else {
             return;
         };

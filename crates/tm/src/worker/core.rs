@@ -304,6 +304,13 @@ impl Core {
         self.has_unsent_registrations = false;
     }
 
+    /// Near its descriptor limit the keeper has to have what was sent before more is accepted: it
+    /// may not have run for a while, and what it then has no room for is lost to it.
+    pub(super) fn keeper_lags(&self) -> bool {
+        let is_scarce = self.slots.head().is_scarce.load(Ordering::Relaxed) != 0;
+        is_scarce && message::has_unread(&self.keeper).unwrap_or(false)
+    }
+
     /// Before an answer goes out: from then on its connection is one that waits, and must survive.
     pub(super) fn flush_registrations(&mut self) {
         if self.has_unsent_registrations {
