@@ -346,6 +346,24 @@ pub enum WaitCode {
     Other,
 }
 
+impl WaitCode {
+    /// All of them, in this order.
+    pub const ALL: [Self; 12] = [
+        Self::NodeNotLinked,
+        Self::GuestNotReady,
+        Self::NotKnown,
+        Self::GuestNotAcknowledged,
+        Self::DirectorNotAcknowledged,
+        Self::ConnectionsLive,
+        Self::LeaseRuns,
+        Self::RowBusy,
+        Self::NoGuest,
+        Self::TrafficManagerNotReady,
+        Self::ProgramNotReplaced,
+        Self::Other,
+    ];
+}
+
 /// One thing that is waited for.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Wait {

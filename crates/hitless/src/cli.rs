@@ -32,9 +32,9 @@ enum Command {
     /// Show what runs: virtual servers, pools, members, latest changes
     Status(status::Options),
     /// Apply the changed site file without closing a connection, or refuse it whole
-    Reload(order::Options),
+    Reload(order::ChangeOptions),
     /// Start the program that is now on disk and carry every connection over
-    Upgrade(order::Options),
+    Upgrade(order::ChangeOptions),
     /// Take no new connections, let the others finish, and end
     Stop(order::StopOptions),
     /// Print the metrics in the Prometheus text format
@@ -106,6 +106,64 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         super::Cli::command().debug_assert();
+    }
+
+    /// The reference says of every wait what it waits for, and what an operator can do.
+    #[test]
+    fn the_reference_has_every_wait() {
+        use hitless_api::WaitCode;
+        use hitless_core::row::GuestSlot;
+        use hitless_core::table::message::DirectorId;
+        use hitless_core::table::step::{Stage, Wait};
+
+        let page = include_str!("../../../docs/reference/cli.md");
+        let rows = |heading: &str| -> Vec<String> {
+            let (_, rest) = page.split_once(heading).expect("the heading");
+            let lines = rest.lines().skip_while(|line| !line.starts_with("| `"));
+            let rows = lines.take_while(|line| line.starts_with("| `"));
+            let code = |line: &str| line.split('`').nth(1).map(str::to_owned);
+            rows.filter_map(code).collect()
+        };
+        // A new one does not compile here until it is in `ALL` as well.
+        let in_order = |code: WaitCode| match code {
+            WaitCode::NodeNotLinked => 0,
+            WaitCode::GuestNotReady => 1,
+            WaitCode::NotKnown => 2,
+            WaitCode::GuestNotAcknowledged => 3,
+            WaitCode::DirectorNotAcknowledged => 4,
+            WaitCode::ConnectionsLive => 5,
+            WaitCode::LeaseRuns => 6,
+            WaitCode::RowBusy => 7,
+            WaitCode::NoGuest => 8,
+            WaitCode::TrafficManagerNotReady => 9,
+            WaitCode::ProgramNotReplaced => 10,
+            WaitCode::Other => 11,
+        };
+        for (place, code) in WaitCode::ALL.into_iter().enumerate() {
+            assert_eq!(in_order(code), place);
+        }
+        let codes = WaitCode::ALL.map(|code| {
+            let value = serde_json::to_value(code).expect("a word");
+            value.as_str().expect("a word").to_owned()
+        });
+        assert_eq!(rows("\n### Codes\n"), codes);
+
+        let (guest, director) = (GuestSlot::new(1).expect("a slot"), DirectorId(1));
+        let steps = [
+            Wait::Stage(Stage::Leaver),
+            Wait::Stage(Stage::Guests),
+            Wait::Stage(Stage::Joiner),
+            Wait::Stage(Stage::Directors),
+            Wait::Connections(guest),
+            Wait::Count(guest),
+            Wait::Suspect(guest),
+            Wait::RowFull,
+            Wait::Stray(director),
+            Wait::Owner(guest),
+            Wait::NoGuest,
+        ];
+        let steps: Vec<&str> = steps.iter().map(Wait::code).collect();
+        assert_eq!(rows("\n### Steps of rows\n"), steps);
     }
 
     /// The reference has a section for each command, with each of its options.

@@ -1,22 +1,24 @@
 //! The verbs of a cluster: each one or a few calls of the controller's API.
 
+mod scale;
 mod watch;
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use hitless_api::{
     AdminState, AtDeadline, BlockingClient, ChangeState, ClientError, ConfigState, ErrorCode,
-    Guest, Health, Node, NodePhase, Order, Wait,
+    Health, Order, Wait,
 };
 use serde::Serialize;
 
 use crate::exit::{Exit, Failure};
 use crate::output;
 use crate::table::{self, Cell, Tone};
-use watch::{Watch, follow, follow_until};
+pub(crate) use scale::{ScaleOptions, scale};
+use watch::{Watch, follow};
 
 /// Where a controller is when nobody says.
 pub(crate) const CONTROLLER_FOLDER: &str = "/run/hitless/controller";
@@ -188,16 +190,6 @@ pub(crate) struct CallBackOptions {
     which: Which,
 }
 
-#[derive(Args, Debug)]
-pub(crate) struct ScaleOptions {
-    /// How many guests shall serve
-    count: usize,
-    #[command(flatten)]
-    watch: Watch,
-    #[command(flatten)]
-    which: Which,
-}
-
 pub(crate) fn get(options: &GetOptions) -> Result<Exit> {
     let client = options.which.client();
     let name = options.name.as_deref();
@@ -300,7 +292,10 @@ pub(crate) fn get(options: &GetOptions) -> Result<Exit> {
                             run.reason.clone().into(),
                             match &run.wait {
                                 None => Cell::toned("settled", Tone::Good),
-                                Some(wait) => Cell::toned(wait.ends_when.clone(), Tone::Doubtful),
+                                Some(wait) => {
+                                    let text = format!("{} [{}]", wait.ends_when, word(&wait.code));
+                                    Cell::toned(text, Tone::Doubtful)
+                                }
                             },
                             maybe(run.wait.as_ref().and_then(|wait| wait.change.as_ref())).into(),
                         ],
@@ -337,11 +332,7 @@ pub(crate) fn get(options: &GetOptions) -> Result<Exit> {
                                     | ChangeState::CalledBack => Tone::Plain,
                                 },
                             ),
-                            format!(
-                                "{}/{} {}",
-                                change.progress.done, change.progress.total, change.progress.unit
-                            )
-                            .into(),
+                            watch::progress_of(change).into(),
                             change
                                 .failure
                                 .clone()
@@ -502,92 +493,6 @@ pub(crate) fn call_back(options: &CallBackOptions) -> Result<Exit> {
     follow(&client, &accepted.change, &options.watch)
 }
 
-/// Adds guests where there are fewest, or drains those with the highest names and removes them.
-pub(crate) fn scale(options: &ScaleOptions) -> Result<Exit> {
-    let client = options.which.client();
-    let nodes = client.nodes().map_err(explain)?.items;
-    let guests = client.guests().map_err(explain)?.items;
-    let orders = scaling(&nodes, &guests, options.count)?;
-    let mut changes = Vec::with_capacity(orders.len());
-    for order in &orders {
-        changes.push(client.order(order).map_err(explain)?.change);
-    }
-    // All are under way before the first is waited for.
-    let until = options
-        .watch
-        .timeout
-        .map(|timeout| Instant::now() + timeout);
-    for change in &changes {
-        let exit = follow_until(&client, change, options.watch.watch, until)?;
-        if exit != Exit::Done {
-            return Ok(exit);
-        }
-    }
-    Ok(Exit::Done)
-}
-
-/// Guests that `scale` gives to a node: some 200 MiB and a handful of processes each, and a slip of
-/// the finger is no order for a thousand.
-const GUESTS_PER_NODE_MAX: usize = 16;
-
-/// What has to be ordered for `count` guests to serve.
-fn scaling(nodes: &[Node], guests: &[Guest], count: usize) -> Result<Vec<Order>> {
-    if count == 0 {
-        let message = "with 0 guests nobody would serve: take the last ones away by their names";
-        return Err(Failure::new(Exit::Usage, message).into());
-    }
-    // Nodes that have joined and answer: a guest on any other serves nobody, nor will it soon.
-    let can_serve = |node: &&Node| node.linked && node.phase == NodePhase::Joined;
-    let nodes: Vec<&Node> = nodes.iter().filter(can_serve).collect();
-    let serves = |guest: &&Guest| {
-        guest.admin == AdminState::Ready && nodes.iter().any(|node| node.name == guest.node)
-    };
-    let serving: Vec<&Guest> = guests.iter().filter(serves).collect();
-    let mut names: Vec<String> = serving.iter().map(|guest| guest.name.clone()).collect();
-    let mut per_node: Vec<(usize, &str)> = nodes
-        .iter()
-        .map(|node| {
-            let here = serving.iter().filter(|guest| guest.node == node.name);
-            (here.count(), node.name.as_str())
-        })
-        .collect();
-    let room = nodes.len() * GUESTS_PER_NODE_MAX;
-    if count > room.max(names.len()) {
-        let message = format!(
-            "{} nodes answer, which take {room} guests: {GUESTS_PER_NODE_MAX} each",
-            nodes.len()
-        );
-        return Err(Failure::new(Exit::Failed, message).into());
-    }
-    // A guest that still drains keeps its name.
-    let mut free = (1..)
-        .map(|number| format!("guest-{number}"))
-        .filter(|name| guests.iter().all(|guest| guest.name != *name));
-    let mut orders = Vec::new();
-    while names.len() < count {
-        per_node.sort_unstable();
-        let (Some((here, node)), Some(guest)) = (per_node.first_mut(), free.next()) else {
-            return Err(Failure::new(Exit::Failed, "no node can take a guest").into());
-        };
-        *here += 1;
-        names.push(guest.clone());
-        orders.push(Order::AddGuest {
-            guest,
-            node: (*node).to_owned(),
-        });
-    }
-    names.sort();
-    for guest in names.into_iter().skip(count) {
-        orders.push(Order::DrainGuest {
-            guest,
-            deadline_s: None,
-            at_deadline: AtDeadline::Close,
-            remove: true,
-        });
-    }
-    Ok(orders)
-}
-
 fn ask(which: &Which, order: &Order, watch: &Watch) -> Result<Exit> {
     let client = which.client();
     let accepted = client.order(order).map_err(explain)?;
@@ -623,7 +528,7 @@ fn reasons(waits: &[Wait]) -> String {
     let mut reasons: Vec<String> = waits
         .iter()
         .take(3)
-        .map(|wait| format!("{}: {}", wait.object, wait.ends_when))
+        .map(|wait| format!("{}: {} [{}]", wait.object, wait.ends_when, word(&wait.code)))
         .collect();
     if waits.len() > reasons.len() {
         reasons.push(format!("and {} more", waits.len() - reasons.len()));
@@ -707,6 +612,3 @@ fn joined(names: &[String]) -> String {
         names.join(",")
     }
 }
-
-#[cfg(test)]
-mod tests;

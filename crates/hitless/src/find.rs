@@ -157,7 +157,7 @@ fn describe(client: &Client) -> String {
     })
 }
 
-fn unreachable(error: &ControlError) -> Failure {
+pub(crate) fn unreachable(error: &ControlError) -> Failure {
     let failure = Failure::new(Exit::Unreachable, error.to_string());
     match error {
         ControlError::NotRunning { .. } => failure.hint("start it with `hitless serve -f FILE`"),

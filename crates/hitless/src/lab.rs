@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Error, Result};
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use hitless_carry::signals::Signals;
 use hitless_hypervisor::Process;
 use hitless_lab::cluster::Cluster;
@@ -61,6 +61,9 @@ enum Command {
         /// Print one JSON document on standard output, and progress on standard error
         #[arg(long)]
         json: bool,
+        /// How the result is printed; `json` is the same as --json
+        #[arg(short, long, value_enum, default_value_t = Format::Table)]
+        output: Format,
         /// Start no cluster: clients go straight to the members, which shows what the lab itself
         /// costs
         #[arg(long)]
@@ -79,6 +82,12 @@ enum Command {
         pid: u32,
         started_ticks: u64,
     },
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum, Debug)]
+enum Format {
+    Table,
+    Json,
 }
 
 pub(crate) fn run(options: Options) -> Result<Exit> {
@@ -151,9 +160,10 @@ pub(crate) fn run(options: Options) -> Result<Exit> {
             script,
             binary,
             json,
+            output,
             direct,
         } => {
-            let mut show = Show::new(json);
+            let mut show = Show::new(json || output == Format::Json);
             let mut outcome = match Script::read(&script).and_then(|script| {
                 let binary = program(binary)?;
                 take_down_when_interrupted(&script.topology.id)?;

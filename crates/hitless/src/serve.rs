@@ -92,10 +92,14 @@ fn explain(error: KeeperError) -> Failure {
         KeeperError::Listen(failures) => {
             let hints = failures.iter().filter_map(|(address, _)| {
                 let holders = hitless_tm::holder::of(address);
-                let holders = (!holders.is_empty()).then(|| holders.join(", "))?;
+                let (hold, it) = match holders.len() {
+                    0 => return None,
+                    1 => ("holds", "it"),
+                    _ => ("hold", "them"),
+                };
+                let (holders, port) = (holders.join(", "), address.port());
                 Some(format!(
-                    "{holders} holds port {}; stop it, or change `listen`",
-                    address.port()
+                    "{holders} {hold} port {port}; stop {it}, or change `listen`"
                 ))
             });
             let hints: Vec<_> = hints.collect();

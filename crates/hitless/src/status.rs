@@ -137,10 +137,13 @@ fn program(status: &Status) -> String {
         ("connections", table::number(program.connections)),
     ];
     if program.worker_pid.is_none() {
-        lines.push((
-            "",
-            "no worker runs at the moment: the next one goes on with what lives".into(),
-        ));
+        let text = "no worker runs at the moment: the next one goes on with what lives";
+        lines.insert(1, ("", text.to_owned()));
+    }
+    if let Some(left_ms) = program.drain_left_ms {
+        let left = table::age(left_ms);
+        let text = format!("connections may go on for {left} more, then they are cut");
+        lines.insert(0, ("stopping", text));
     }
     lines
         .iter()

@@ -305,8 +305,18 @@ fn stop_lets_connections_finish_and_takes_no_new_ones() {
     echo.round(10_000);
     let answer = user.run(&["stop", "--timeout", "50ms"]);
     assert_eq!(answer.code, 4, "{}{}", answer.stdout, answer.stderr);
-    let answer = user.run(&["reload"]).expect(1);
-    assert!(answer.stderr.contains("is stopping"), "{}", answer.stderr);
+    for order in ["reload", "upgrade"] {
+        let answer = user.run(&[order]).expect(1);
+        let expected = "error: the traffic manager is stopping: it takes no further orders\n";
+        assert_eq!(answer.stderr, expected);
+    }
+    let left_ms = served.status()["program"]["drain_left_ms"].as_u64();
+    assert!(left_ms.is_some_and(|left| left <= 10_000), "{left_ms:?}");
+    let table = user.run(&["status"]).expect(0).stdout;
+    assert!(
+        table.starts_with("stopping     connections may go on for "),
+        "{table}"
+    );
     echo.round(10_000);
     drop(echo);
     assert_eq!(served.ended(), 0, "{}", served.log());
@@ -366,7 +376,19 @@ fn status_tells_a_changed_file_from_one_that_is_in_force() {
     user.write("site.yaml", &good);
     assert_eq!(config(), ("synced".into(), Some("as_written".into())));
     let log = served.log();
-    assert!(log.contains("reload: "), "{log}");
+    let refusals: Vec<_> = log
+        .lines()
+        .filter(|line| line.contains("reload: error["))
+        .collect();
+    assert!(
+        refusals.len() == 1 && refusals[0].contains(": 1 error by="),
+        "{log}"
+    );
+    let blanks = log.lines().find(|line| line.contains("health changed"));
+    assert!(
+        blanks.is_none_or(|line| line.contains("reason=\"")),
+        "{log}"
+    );
 }
 
 #[test]
@@ -394,8 +416,153 @@ fn a_removed_virtual_server_is_shown_while_its_connections_live() {
     assert_eq!(admin("web").as_deref(), Some("ready"));
     assert_eq!(admin("raw").as_deref(), Some("drain"));
     echo.round(10_000);
+    // Its metrics stay as long, so that sums add up.
+    let metric = |name: &str| {
+        let metrics = user.run(&["metrics"]).expect(0).stdout;
+        let line = format!("{name}{{virtual_server=\"raw\"}} ");
+        let mut lines = metrics.lines();
+        lines.find_map(|one| one.strip_prefix(&line)?.parse::<u64>().ok())
+    };
+    assert_eq!(metric("hitless_virtual_server_connections"), Some(1));
+    wait_for("its bytes", || {
+        (metric("hitless_virtual_server_bytes_in_total") >= Some(20_000)).then_some(())
+    });
     drop(echo);
     wait_for("its end", || admin("raw").is_none().then_some(()));
+    assert_eq!(metric("hitless_virtual_server_connections"), None);
+}
+
+#[test]
+fn a_pool_that_loses_its_last_member_is_logged_and_so_is_its_return() {
+    let user = User::new();
+    let one = Member::start("one");
+    let address = one.address;
+    let served = user.serve(&site(free_address(), free_address(), &[address]));
+    wait_for("up", || (served.health(address) == "up").then_some(()));
+    let lines = |what: &str| {
+        served
+            .log()
+            .lines()
+            .filter(|line| line.contains(what))
+            .count()
+    };
+    assert_eq!(lines("no member left"), 0);
+    drop(one);
+    wait_for("the line", || (lines("no member left") == 1).then_some(()));
+    assert!(served.log().contains("pool=web"), "{}", served.log());
+    let _one = Member::start_at(address, "one");
+    wait_for("the other line", || {
+        (lines("has a member again") == 1).then_some(())
+    });
+    assert_eq!(lines("no member left"), 1);
+}
+
+#[test]
+fn the_limit_of_connections_is_logged_once() {
+    let user = User::new();
+    let one = Member::start("one");
+    let raw = free_address();
+    let limited = site(free_address(), raw, &[one.address]) + "limits: { connections: 2 }\n";
+    user.write("site.yaml", &limited);
+    let served = user.serve_with(&["serve", "-f", "site.yaml", "--threads", "1"]);
+    let mut two: Vec<Echo> = (0..2).map(|_| Echo::connect(raw)).collect();
+    two.iter_mut().for_each(|echo| echo.round(1000));
+    let waiting: Vec<_> = (0..3).map(|_| TcpStream::connect(raw).unwrap()).collect();
+    wait_for("the line", || {
+        let log = served.log();
+        log.contains("limits.connections is reached").then_some(())
+    });
+    assert!(served.log().contains("limit=2"), "{}", served.log());
+    drop((two, waiting));
+    Echo::connect(raw).round(1000);
+    let said = served
+        .log()
+        .matches("limits.connections is reached")
+        .count();
+    assert_eq!(said, 1);
+}
+
+#[test]
+fn each_crash_keeps_its_cost_and_is_logged_with_it() {
+    let user = User::new();
+    let one = Member::start("one");
+    let raw = free_address();
+    let served = user.serve(&site(free_address(), raw, &[one.address]));
+    let mut echo = Echo::connect(raw);
+    echo.round(10_000);
+    let costs = "1 connection: 1 live on, 0 reset";
+    for crash in 1..=2 {
+        let pid = served.worker_pid();
+        signal(pid, "-KILL");
+        wait_for("another worker", || {
+            (served.worker_pid() != pid).then_some(())
+        });
+        echo.round(10_000);
+        wait_for("its line", || {
+            let log = served.log();
+            let lines = log
+                .lines()
+                .filter(|line| line.contains("goes on for the one that ended"));
+            (lines.filter(|line| line.contains(costs)).count() == crash).then_some(())
+        });
+        if crash == 1 {
+            // What it cost goes over with an upgrade.
+            user.install_again();
+            user.run(&["upgrade"]).expect(0);
+        }
+    }
+    let status = served.status();
+    let changes = status["changes"].as_array().unwrap();
+    let crashes: Vec<_> = changes
+        .iter()
+        .filter(|change| change["kind"] == "worker_crash")
+        .collect();
+    assert_eq!(crashes.len(), 2);
+    for crash in crashes {
+        let text = crash["text"].as_str().unwrap();
+        assert!(text.contains(costs), "{text}");
+        assert_eq!(crash["ledger"]["carried"]["takeover"], 1, "{crash}");
+    }
+}
+
+#[test]
+fn orders_answer_in_json() {
+    let user = User::new();
+    let one = Member::start("one");
+    let raw = free_address();
+    let good = site(free_address(), raw, &[one.address]);
+    user.write("site.yaml", &good);
+    let mut served = user.serve_with(&["serve", "-f", "site.yaml", "--drain", "200ms"]);
+    let mut echo = Echo::connect(raw);
+    echo.round(1000);
+    let ask = |order: &str, code: i32| -> serde_json::Value {
+        let answer = user.run(&[order, "-o", "json"]).expect(code);
+        serde_json::from_str(&answer.stdout).unwrap()
+    };
+    let reload = ask("reload", 0);
+    assert_eq!(reload["outcome"], "done");
+    assert_eq!(reload["text"], "applied: 2 virtual servers, 1 pool");
+    assert_eq!(reload["change"]["kind"], "reload");
+    user.write("site.yaml", &good.replace("protocol: tcp", "protocol: udp"));
+    let refused = ask("reload", 1);
+    assert_eq!(refused["outcome"], "refused");
+    assert_eq!(refused["change"]["kind"], "reload_refused");
+    user.install_again();
+    let upgrade = ask("upgrade", 0);
+    assert_eq!(upgrade["change"]["kind"], "upgrade");
+    assert_eq!(upgrade["change"]["ledger"]["carried"]["takeover"], 1);
+    let stop = ask("stop", 1);
+    assert_eq!(
+        (&stop["outcome"], &stop["cut"]["total"]),
+        (&"done".into(), &1.into())
+    );
+    let client = echo.local_address().to_string();
+    let cut = &stop["cut"]["connections"][0];
+    assert_eq!(
+        (&cut["virtual_server"], &cut["client"]),
+        (&"raw".into(), &client.into())
+    );
+    assert_eq!(served.ended(), 0);
 }
 
 #[test]

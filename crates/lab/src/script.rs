@@ -229,6 +229,7 @@ impl Script {
     pub fn parse(text: &str) -> Result<Self> {
         let script: Self = from_yaml(text)?;
         script.topology.check()?;
+        script.topology.check_site(text)?;
         script.check()?;
         Ok(script)
     }

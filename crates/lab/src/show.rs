@@ -9,6 +9,8 @@ use std::io::{IsTerminal, Write, stderr, stdout};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use serde_json::{Map, Value};
+
 use crate::judge::{Document, StepResult};
 use crate::script::Action;
 use crate::world::World;
@@ -93,8 +95,7 @@ impl Show {
 
     /// It does something.
     pub fn action(&mut self, action: &Action) {
-        let text = serde_json::to_string(action).unwrap_or_default();
-        self.progress(&text.replace(['{', '}', '"'], "").replace(':', " "));
+        self.progress(&sentence(action));
     }
 
     /// What goes on in the step.
@@ -204,6 +205,30 @@ fn collect_logs(folder: &std::path::Path, to: &mut Vec<std::path::PathBuf>) {
     }
 }
 
+/// An action in words: `drain-guest: guest tm1, remove`. What is not asked for is left out.
+fn sentence(action: &Action) -> String {
+    let fields = |fields: &Map<String, Value>| {
+        let told = fields.iter().filter_map(|(name, value)| match value {
+            Value::Null | Value::Bool(false) => None,
+            Value::Bool(true) => Some(name.clone()),
+            Value::String(text) => Some(format!("{name} {text}")),
+            other => Some(format!("{name} {other}")),
+        });
+        told.collect::<Vec<_>>().join(", ")
+    };
+    match serde_json::to_value(action) {
+        Ok(Value::String(name)) => name,
+        Ok(Value::Object(named)) => {
+            let named = named.iter().map(|(name, value)| match value {
+                Value::Object(map) => format!("{name}: {}", fields(map)),
+                other => format!("{name}: {other}"),
+            });
+            named.collect()
+        }
+        Ok(_) | Err(_) => String::new(),
+    }
+}
+
 /// A table of all steps: the clients' tally, and the proofs.
 pub fn table(document: &Document) -> String {
     let width = document
@@ -270,4 +295,29 @@ pub fn table(document: &Document) -> String {
         "NOT kept\n"
     });
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn actions_are_told_in_words() {
+        let drain = |remove, deadline_s| Action::DrainGuest {
+            guest: "tm1".into(),
+            remove,
+            deadline_s,
+        };
+        for (action, text) in [
+            (drain(true, None), "drain-guest: guest tm1, remove"),
+            (
+                drain(false, Some(5)),
+                "drain-guest: deadline_s 5, guest tm1",
+            ),
+            (Action::Pause { ms: 20 }, "pause: ms 20"),
+            (Action::WaitSettled, "wait-settled"),
+        ] {
+            assert_eq!(sentence(&action), text);
+        }
+    }
 }

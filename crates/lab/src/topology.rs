@@ -12,6 +12,8 @@ use hitless_net::Prefix;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+mod site;
+
 /// What the outer headers take: Geneve with its option over IPv6.
 const OVERHEAD_V6: u32 = 76;
 /// Nodes that the addresses have room for.
@@ -66,6 +68,7 @@ impl Topology {
     pub fn parse(text: &str) -> Result<Self> {
         let topology: Self = from_yaml(text)?;
         topology.check()?;
+        topology.check_site(text)?;
         Ok(topology)
     }
 

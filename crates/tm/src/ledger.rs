@@ -37,6 +37,11 @@ pub(crate) enum Field {
 /// What a new change of the kind does not begin again with.
 const KEPT: [Field; 3] = [Field::Sequence, Field::ResetTotal, Field::InFlightLostTotal];
 
+/// A number of things, for people.
+pub(crate) fn count(number: u64, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}
+
 /// Which ledger.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Which(fn(&Head) -> &[AtomicU64; LEDGER_FIELDS]);
@@ -99,6 +104,32 @@ impl Shared<'_> {
             reset: self.read(Field::Reset),
             stall_us_max: self.read(Field::StallUsMax),
         }
+    }
+
+    /// What a crash cost. It carries nothing over: what lives on does so by itself.
+    pub(crate) fn after_a_crash(self) -> String {
+        let stall_us = self.read(Field::StallUsMax);
+        format!(
+            "{}: {} live on, {} reset; longest stall {}.{} ms; {}",
+            count(self.read(Field::Connections), "connection"),
+            self.read(Field::Carried),
+            self.read(Field::Reset),
+            stall_us / 1000,
+            stall_us % 1000 / 100,
+            self.losses()
+        )
+    }
+
+    /// What a ledger has that is no connection.
+    pub(crate) fn losses(self) -> String {
+        let began = self.read(Field::BeganUs);
+        format!(
+            "{} in flight lost, {} in pipes, {} in mid-message; took {} ms",
+            count(self.read(Field::InFlightLost), "request"),
+            count(self.read(Field::BytesInPipes), "byte"),
+            self.read(Field::MidMessage),
+            self.read(Field::EndedUs).saturating_sub(began) / 1000
+        )
     }
 
     /// One line.

@@ -91,11 +91,7 @@ fn now_us() -> u64 {
 /// One line of a change that is under way.
 fn line_of(change: &Change, now_us: u64) -> String {
     let Change {
-        name,
-        progress,
-        waits,
-        drain,
-        ..
+        name, waits, drain, ..
     } = change;
     let drain = drain
         .as_ref()
@@ -106,13 +102,17 @@ fn line_of(change: &Change, now_us: u64) -> String {
     } else {
         format!("  waits until {}", reasons(waits))
     };
-    format!(
-        "{name}  {}  {}/{} {}{drain}{waits}",
-        word(&change.state),
-        progress.done,
-        progress.total,
-        progress.unit
-    )
+    let progress = progress_of(change);
+    format!("{name}  {}  {progress}{drain}{waits}", word(&change.state))
+}
+
+/// How far it is. A change that nothing has to be done for yet has no figures.
+pub(super) fn progress_of(change: &Change) -> String {
+    let progress = &change.progress;
+    match progress.total {
+        0 => "-".to_owned(),
+        total => format!("{}/{total} {}", progress.done, progress.unit),
+    }
 }
 
 /// How a drain gets on: what is left, how fast it goes, and when it may be over.

@@ -31,6 +31,7 @@ fn example() -> Status {
             worker_age_ms: Some(1_000),
             connections: Some(3),
             tells_to_close: Some(false),
+            drain_left_ms: None,
         },
         config: Config::Synced,
         config_reason: ConfigReason::AsWritten,
@@ -98,6 +99,21 @@ upgrade  5s   1 connection: 1 carried (1 by takeover), 0 finished, 0 reset; long
 ";
     assert_eq!(render(&example(), false), expected);
     assert!(render(&example(), true).contains("\u{1b}[31mdown\u{1b}[0m"));
+}
+
+#[test]
+fn a_stop_and_a_missing_worker_are_said_where_they_belong() {
+    let mut status = example();
+    status.program.drain_left_ms = Some(12_345);
+    status.program.worker_pid = None;
+    let text = render(&status, false);
+    let expected = "\
+stopping     connections may go on for 12s more, then they are cut
+program      build 2, up 3m 20s, keeper 10, worker -
+             no worker runs at the moment: the next one goes on with what lives
+site         /etc/site.yaml
+";
+    assert!(text.starts_with(expected), "{text}");
 }
 
 /// The document is what other releases read: names of fields never change.

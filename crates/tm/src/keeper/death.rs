@@ -117,7 +117,8 @@ impl Keeper {
         }
     }
 
-    fn begin_crash_ledger(&self) {
+    fn begin_crash_ledger(&mut self) {
+        self.journal.keep_costs(CRASH.of(self.slots.head()), false);
         // Who is being killed does not go on either.
         let living = match self.course {
             State::Clearing => Vec::new(),

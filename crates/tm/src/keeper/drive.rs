@@ -91,6 +91,12 @@ impl Keeper {
         patience.map(|patience| now_us() + patience)
     }
 
+    /// How long connections may still go on in a stop. `None`: it does not stop.
+    pub(super) fn drain_left_us(&self) -> Option<u64> {
+        let deadline = self.deadline_us.filter(|_| self.is_draining)?;
+        Some(deadline.saturating_sub(now_us() + CUT_US))
+    }
+
     pub(super) fn on_time(&mut self, now: u64) {
         if self.deadline_us.is_some_and(|at| now >= at) {
             self.deadline_us = None;
@@ -187,7 +193,9 @@ impl Keeper {
             Request::Stop => "stop",
             _ => return,
         };
-        let text = text.trim_end();
+        let text = one_line(text);
+        // It says so itself.
+        let text = text.strip_prefix("upgraded ").unwrap_or(&text);
         match outcome {
             Outcome::Done => tracing::info!(by, "{what}: {text}"),
             Outcome::Refused | Outcome::Failed => tracing::error!(by, "{what}: {text}"),
@@ -312,6 +320,8 @@ impl Keeper {
             return;
         };
         // Each event loop adds what it has when it stops accepting.
+        self.journal
+            .keep_costs(TAKEOVER.of(self.slots.head()), true);
         TAKEOVER.of(self.slots.head()).begin(now_us(), 0);
         next.send_with(&ToWorker::TakeFrom, take);
         let successor = next.incarnation;
@@ -384,6 +394,17 @@ impl Keeper {
                 self.feed(Input::Refused(Which::Current));
             }
         }
+    }
+}
+
+/// An answer as one line of a log: of many lines, as all errors of a file are, the first, and the
+/// last, which counts them.
+fn one_line(text: &str) -> String {
+    let mut lines = text.lines().filter(|line| !line.trim().is_empty());
+    let first = lines.next().unwrap_or_default().trim_end_matches(':');
+    match lines.next_back() {
+        Some(last) => format!("{first}; {}", last.trim()),
+        None => first.to_owned(),
     }
 }
 

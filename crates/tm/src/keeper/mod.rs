@@ -465,7 +465,9 @@ impl Keeper {
         let farewell = self.farewell.take();
         let text = farewell.as_deref().unwrap_or(CUT_ALL).to_owned();
         if self.is_draining && !text.is_empty() {
-            tracing::warn!("{}", text.trim_end());
+            for line in text.lines() {
+                tracing::warn!("stop: {}", line.trim());
+            }
         }
         for who in core::mem::take(&mut self.awaiting_end) {
             self.reply(who, Outcome::Done, &text);

@@ -346,6 +346,7 @@ impl Keeper {
             last_refusal: self.last_refusal.clone(),
             config: self.config_state(),
             is_stopping: self.is_draining,
+            drain_left_ms: self.drain_left_us().map(|left| left / 1000),
             journal: self.journal.clone(),
         }
     }

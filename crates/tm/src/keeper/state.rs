@@ -144,6 +144,7 @@ fn write(keeper: &Keeper, who: Who, text: &str, keep: &mut Vec<RawFd>) -> Vec<u8
         .u16(hello.reads.1);
     w.u16(hello.keeper_states.0).u16(hello.keeper_states.1);
     w.u64(hello.descriptors_max).text(&hello.build);
+    keeper.journal.encode_costs(&mut w);
     w.bytes
 }
 
@@ -193,7 +194,7 @@ fn read_fields(
     let started_us = r.u64()?;
     let (restarts, upgrades) = (r.u64()?, r.u64()?);
     let (reloads, quarantined) = (r.u64()?, r.u64()?);
-    let journal = Journal::decode(&mut r)?;
+    let mut journal = Journal::decode(&mut r)?;
     let last_refusal = r.text()?.to_owned();
     let config = r.bytes()?.to_vec();
     let candidate = r.bytes()?.to_vec();
@@ -302,6 +303,7 @@ fn read_fields(
         wanted: Vec::new(),
         fresh: Vec::new(),
     };
+    journal.decode_costs(&mut r)?;
     let keeper = Keeper {
         started_us,
         restarts,

@@ -89,6 +89,9 @@ pub(crate) struct KeeperFacts {
     pub(crate) last_refusal: String,
     pub(crate) config: ConfigState,
     pub(crate) is_stopping: bool,
+    /// How long connections may still go on in a stop. `None`: it does not stop, or an older keeper
+    /// does not say.
+    pub(crate) drain_left_ms: Option<u64>,
     pub(crate) journal: journal::Journal,
 }
 
@@ -408,7 +411,7 @@ impl ToKeeper {
             7 => Self::OrphansPlease { of: r.u32()? },
             8 => Self::Text {
                 id: r.u32()?,
-                text: match r.is_at_end() {
+                text: match r.is_empty() {
                     true => None,
                     false => Some(r.text()?.to_owned()),
                 },
@@ -447,10 +450,13 @@ impl KeeperFacts {
         };
         w.u8(self.is_stopping.into());
         self.journal.encode(w);
+        // Behind what a worker of an older release reads.
+        w.u64(self.drain_left_ms.map_or(0, |left| left + 1));
+        self.journal.encode_costs(w);
     }
 
     fn decode(r: &mut Reader<'_>) -> Result<Self, Malformed> {
-        Ok(Self {
+        let mut facts = Self {
             build: r.text()?.to_owned(),
             pid: r.u32()?,
             worker_pid: r.u32()?,
@@ -471,8 +477,14 @@ impl KeeperFacts {
                 _ => return Err(Malformed),
             },
             is_stopping: r.flag()?,
+            drain_left_ms: None,
             journal: journal::Journal::decode(r)?,
-        })
+        };
+        if !r.is_empty() {
+            facts.drain_left_ms = r.u64()?.checked_sub(1);
+        }
+        facts.journal.decode_costs(r)?;
+        Ok(facts)
     }
 }
 

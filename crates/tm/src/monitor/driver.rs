@@ -94,6 +94,8 @@ pub(super) struct Driver {
     next_number: usize,
     deadlines: BTreeSet<(u64, usize)>,
     probes: usize,
+    /// Pools that have no member that may be used; said once, when it begins and when it ends.
+    empty: BTreeSet<String>,
     random: u64,
 }
 
@@ -107,6 +109,7 @@ impl Driver {
             next_number: 0,
             deadlines: BTreeSet::new(),
             probes: 0,
+            empty: BTreeSet::new(),
             // Two workers that start together shall not probe together.
             random: now_us() ^ (u64::from(std::process::id()) << 32) | 1,
         }
@@ -167,6 +170,27 @@ impl Driver {
         // Only now, when no probe of theirs can end any more.
         for state in plan.unwatched {
             state.set_health(Health::Unknown, HealthReason::NoMonitor, None);
+        }
+        let keys = self.numbers.keys();
+        let pools: BTreeSet<String> = keys.map(|key| key.pool.clone()).collect();
+        self.empty.retain(|pool| pools.contains(pool));
+        for pool in pools {
+            self.judge_pool(&pool);
+        }
+    }
+
+    /// Says when the last member of a pool went, and when one came back.
+    fn judge_pool(&mut self, pool: &str) {
+        let members = self.members.values().map(|member| &member.watched);
+        let of_pool: Vec<_> = members.filter(|one| one.key.pool == pool).collect();
+        let has_one = of_pool.iter().any(|one| one.state.is_usable());
+        if has_one && self.empty.remove(pool) {
+            tracing::info!(%pool, "the pool has a member again");
+        } else if !has_one && self.empty.insert(pool.to_owned()) {
+            let members = of_pool.len();
+            tracing::error!(
+                %pool, members, "the pool has no member left: its clients are not served"
+            );
         }
     }
 
@@ -291,8 +315,11 @@ impl Driver {
 
     /// Writes what a prober says on the board and its next deadline in the list.
     fn conclude(&mut self, number: usize) {
-        if let Some(member) = self.members.get(&number) {
-            publish(member);
+        if let Some(member) = self.members.get(&number)
+            && publish(member)
+        {
+            let pool = member.watched.key.pool.clone();
+            self.judge_pool(&pool);
         }
         self.schedule(number);
     }
@@ -314,22 +341,28 @@ impl Driver {
     }
 }
 
-fn publish(member: &Member) {
+/// Writes what the prober says on the board; whether the health changed.
+fn publish(member: &Member) -> bool {
     let prober = &member.prober;
     let (health, reason) = (prober.health(), prober.reason());
     let known = member.watched.state.detail();
     if known.health == health && known.health_reason == *reason {
-        return;
+        return false;
     }
-    if known.health != health {
+    let is_changed = known.health != health;
+    if is_changed {
         let MemberKey { pool, address } = &member.watched.key;
-        tracing::info!(%pool, member = %address, %health, %reason, "health changed");
+        // As a field of text, so that its blanks are quoted.
+        let reason = reason.to_string();
+        let reason = reason.as_str();
+        tracing::info!(%pool, member = %address, %health, reason, "health changed");
     }
     let since = (health != Health::Unknown).then_some(prober.since_us());
     member
         .watched
         .state
         .set_health(health, reason.clone(), since);
+    is_changed
 }
 
 /// The machine's monotonic clock: the same for every process, so that a worker can tell the next

@@ -2,6 +2,7 @@
 //! becomes of a client that was.
 
 use core::net::SocketAddr;
+use core::sync::atomic::{AtomicU64, Ordering};
 use std::os::fd::OwnedFd;
 
 use hitless_types::site::Protocol;
@@ -19,6 +20,11 @@ use crate::ledger::{CRASH, Field};
 const ACCEPTS_PER_TURN: usize = 32;
 /// While accepting is stopped, how often the reason is looked at again.
 const RETRY_ACCEPT_US: u64 = 20_000;
+/// How often it is said at most that `limits.connections` is reached, by all event loops together:
+/// often enough to be seen, seldom enough that a flood of clients is no flood of lines.
+const SAY_LIMIT_US: u64 = 60_000_000;
+/// When it was said last; 0: never.
+static SAID_LIMIT_US: AtomicU64 = AtomicU64::new(0);
 
 impl EventLoop {
     /// Begins to accept: the lane's slots are this program's now.
@@ -77,13 +83,7 @@ impl EventLoop {
     }
 
     fn may_accept(&self) -> bool {
-        let is_paused = self
-            .core
-            .slots
-            .head()
-            .paused
-            .load(std::sync::atomic::Ordering::Relaxed)
-            != 0;
+        let is_paused = self.core.slots.head().paused.load(Ordering::Relaxed) != 0;
         let is_below = self.core.open < self.core.tables.connections_max;
         !is_paused && is_below && self.core.has_free_slot()
     }
@@ -180,10 +180,47 @@ impl EventLoop {
         }
     }
 
+    /// Clients that wait in the kernel's queue see nothing but time: the operator has to hear of it.
+    fn say_limit(&self) {
+        let (now, said) = (self.core.now_us, SAID_LIMIT_US.load(Ordering::Relaxed));
+        if !may_say(said, now) {
+            return;
+        }
+        // Another event loop may have said it meanwhile.
+        let swapped =
+            SAID_LIMIT_US.compare_exchange(said, now, Ordering::Relaxed, Ordering::Relaxed);
+        if swapped.is_ok() {
+            tracing::warn!(
+                limit = self.core.tables.connections_limit,
+                "limits.connections is reached: further clients wait until others end"
+            );
+        }
+    }
+
     fn accept_later(&mut self) {
         if self.accept_again_us.is_none() {
             self.core.count(Lane::AcceptStops, 1);
+            if self.core.open >= self.core.tables.connections_max {
+                self.say_limit();
+            }
         }
         self.accept_again_us = Some(self.core.now_us + RETRY_ACCEPT_US);
+    }
+}
+
+fn may_say(said_us: u64, now_us: u64) -> bool {
+    said_us == 0 || now_us.saturating_sub(said_us) >= SAY_LIMIT_US
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_limit_is_said_at_once_and_then_once_a_minute() {
+        assert!(may_say(0, 1));
+        assert!(!may_say(1, 2));
+        assert!(!may_say(1, SAY_LIMIT_US));
+        assert!(may_say(1, SAY_LIMIT_US + 1));
     }
 }

@@ -363,5 +363,8 @@ impl EventLoop {
             self.take_fresh();
         }
         self.core.flush_entries();
+        if dead != 0 {
+            self.outbox.send(Report::Adopted);
+        }
     }
 }

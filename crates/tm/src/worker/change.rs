@@ -8,8 +8,8 @@ use hitless_carry::{memory, message};
 
 use super::event_loop::{Command, Report};
 use super::{Worker, WorkerError};
-use crate::link::ToKeeper;
-use crate::link::ToWorker;
+use crate::ledger::{CRASH, count};
+use crate::link::{ToKeeper, ToWorker};
 use crate::monitor::{MemberHealth, MemberKey};
 
 /// What is known of all members travels below this.
@@ -27,6 +27,7 @@ pub(super) struct Counts {
     pub(super) took_back: usize,
     pub(super) predecessor_gone: usize,
     pub(super) drained: usize,
+    pub(super) adopted: usize,
     pub(super) has_failed: bool,
 }
 
@@ -38,8 +39,9 @@ impl Worker {
                 self.counts.applied += 1;
                 if self.counts.applied == all {
                     let text = self.site.as_ref().map_or_else(String::new, |site| {
-                        let (servers, pools) = (site.virtual_servers.len(), site.pools.len());
-                        format!("applied: {servers} virtual servers, {pools} pools\n")
+                        let servers = count(site.virtual_servers.len() as u64, "virtual server");
+                        let pools = count(site.pools.len() as u64, "pool");
+                        format!("applied: {servers}, {pools}\n")
                     });
                     self.tell(&ToKeeper::Applied { text })?;
                 }
@@ -91,6 +93,15 @@ impl Worker {
             Report::Quarantined { text, known } => {
                 let file = memory::from_bytes("hitless-quarantine", known.as_bytes()).ok();
                 self.tell_with(&ToKeeper::Quarantined { text }, file.as_ref())?;
+            }
+            Report::Adopted => {
+                self.counts.adopted += 1;
+                if self.counts.adopted == all {
+                    self.counts.adopted = 0;
+                    let cost = CRASH.of(self.slots.head()).after_a_crash();
+                    let pid = std::process::id();
+                    tracing::warn!(pid, "this worker goes on for the one that ended: {cost}");
+                }
             }
             Report::Drained { cut } => {
                 self.counts.drained += 1;

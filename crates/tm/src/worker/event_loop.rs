@@ -64,6 +64,8 @@ pub(super) enum Report {
     TookBack,
     /// The predecessor died while it gave: what it still owned is wanted from the keeper.
     PredecessorGone,
+    /// What a dead worker left was looked at, and goes on or is lost.
+    Adopted,
     /// What had to be cut, a line each.
     Drained {
         cut: Vec<String>,

@@ -38,6 +38,8 @@ pub(super) struct Tables {
     pub(super) times: Times,
     /// Client connections of this event loop at most.
     pub(super) connections_max: usize,
+    /// Of all together, as the file says.
+    pub(super) connections_limit: u32,
 }
 
 #[derive(Debug)]
@@ -103,6 +105,7 @@ impl Tables {
             connect_us: site.timeouts.connect.as_micros() as u64,
             idle_us: site.timeouts.idle.as_micros() as u64,
         };
+        self.connections_limit = site.limits.connections;
         self.connections_max = (site.limits.connections as usize).div_ceil(slots.lanes() as usize);
         let mut unused = Vec::new();
         let mut is_kept = vec![false; self.servers.len()];

@@ -82,7 +82,8 @@ impl<'a> At<'a> {
         for (key, node) in entries {
             let path = join(&self.path, &key.text);
             let Some(name) = known.iter().copied().find(|name| *name == key.text) else {
-                let message = format!("{what} has no field {}", quote(&key.text));
+                let has = if is_plural(what) { "have" } else { "has" };
+                let message = format!("{what} {has} no field {}", quote(&key.text));
                 let mut problem = Problem::at(key.mark, path.clone(), "unknown-field", message)
                     .allowed(list(known));
                 if let Some(name) = closest(&key.text, known.iter().copied()) {
@@ -380,6 +381,11 @@ fn join(path: &str, key: &str) -> String {
 
 fn list(words: &[&str]) -> String {
     words.join(", ")
+}
+
+/// `the timeouts`, but not `a site` or `the address`.
+fn is_plural(what: &str) -> bool {
+    what.starts_with("the ") && what.ends_with('s') && !what.ends_with("ss")
 }
 
 fn without_article(what: &str) -> &str {

@@ -56,8 +56,12 @@ fn the_pace_of_a_drain_is_shown_and_never_made_up() {
         line_of(&watched, 100_000_000),
         "drain-guest-7  waiting  40/52 buckets  12 connections left, 1.5 end per second; \
          end in about 8s (if they go on ending at this rate)  \
-         waits until g1: its 12 connections have ended"
+         waits until g1: its 12 connections have ended [connections-live]"
     );
+    watched.progress.total = 0;
+    watched.drain = None;
+    watched.waits.clear();
+    assert_eq!(line_of(&watched, 0), "drain-guest-7  waiting  -");
     let endless = "cannot be estimated: none has ended in 30 s";
     assert_eq!(
         pace(&drain(Some(0.0), None, endless), 0),

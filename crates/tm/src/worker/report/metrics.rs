@@ -228,9 +228,13 @@ impl Sources<'_> {
     }
 
     fn traffic_metrics(&self, out: &mut Metrics, site: &Site, census: &Census) {
-        for server in &site.virtual_servers {
-            let key = server_key(server.name.as_str());
-            let label = [("virtual_server", server.name.as_str())];
+        // Those that a reload removed, too, for as long as their connections live: the sums add up,
+        // and the last bytes count.
+        let removed: Vec<_> = self.removed(site, census).map(|one| one.name).collect();
+        let servers = site.virtual_servers.iter().map(|one| one.name.as_str());
+        for name in servers.chain(removed.iter().map(String::as_str)) {
+            let key = server_key(name);
+            let label = [("virtual_server", name)];
             let open = census.by_server.get(&key).copied().unwrap_or(0);
             out.gauge(
                 "hitless_virtual_server_connections",

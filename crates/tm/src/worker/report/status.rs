@@ -9,7 +9,7 @@ use hitless_types::site::{Pool, Site, VirtualServer};
 
 use super::{Census, open_of};
 use crate::clock::now_us;
-use crate::ledger::{CRASH, Field, Shared, TAKEOVER};
+use crate::ledger::{CRASH, Field, TAKEOVER};
 use crate::link::journal::Entry;
 use crate::link::{ConfigState, KeeperFacts};
 use crate::status::{
@@ -57,6 +57,7 @@ fn program(slots: &Slots, facts: &KeeperFacts, site_file: &Path) -> Program {
         worker_age_ms: Some(facts.worker_age_ms),
         connections: Some(Census::take(slots).connections),
         tells_to_close: Some(slots.head().tells_to_close.load(Ordering::Relaxed) != 0),
+        drain_left_ms: facts.drain_left_ms,
     }
 }
 
@@ -124,7 +125,7 @@ impl Sources<'_> {
     }
 
     /// Virtual servers that a reload has removed and whose connections live on.
-    fn removed<'a>(
+    pub(super) fn removed<'a>(
         &'a self,
         site: &'a Site,
         census: &'a Census,
@@ -199,7 +200,7 @@ impl Sources<'_> {
     }
 }
 
-/// What the keeper did lately; the last takeover and the last crash have their ledgers.
+/// What the keeper did lately; the last takeover and the last crash still have their ledgers.
 fn changes(slots: &Slots, facts: &KeeperFacts) -> Vec<Change> {
     let head = slots.head();
     let one = |entry: &Entry| {
@@ -207,50 +208,20 @@ fn changes(slots: &Slots, facts: &KeeperFacts) -> Vec<Change> {
             ChangeKind::Upgrade => TAKEOVER.of(head),
             _ => CRASH.of(head),
         };
-        // It has its own line; what it cost is in the crash's.
-        let is_last = entry.kind != ChangeKind::Quarantine
-            && entry.sequence != 0
-            && entry.sequence == ledger.read(Field::Sequence);
+        let known = entry.cost.map(|cost| (entry.text.clone(), cost));
+        let (text, cost) = match known.or_else(|| entry.told_by(ledger)) {
+            Some((text, cost)) => (text, Some(cost)),
+            None => (entry.text.clone(), None),
+        };
         Change {
             kind: entry.kind,
             age_ms: now_us().saturating_sub(entry.at_us) / 1000,
-            text: match (is_last, entry.kind) {
-                (false, _) => entry.text.clone(),
-                // Its answer has the ledger.
-                (true, ChangeKind::Upgrade) => format!("{}; {}", entry.text, costs(ledger)),
-                (true, _) => format!("{}: {}; {}", entry.text, survivors(ledger), costs(ledger)),
-            },
-            ledger: is_last.then(|| ledger.value()),
-            bytes_in_pipes: is_last.then(|| ledger.read(Field::BytesInPipes)),
+            text,
+            ledger: cost.map(|cost| cost.ledger),
+            bytes_in_pipes: cost.map(|cost| cost.bytes_in_pipes),
         }
     };
     facts.journal.0.iter().map(one).collect()
-}
-
-/// A crash carries nothing over: what lives on does so by itself.
-fn survivors(ledger: Shared<'_>) -> String {
-    let stall_us = ledger.read(Field::StallUsMax);
-    format!(
-        "{} connections: {} live on, {} reset; longest stall {}.{} ms",
-        ledger.read(Field::Connections),
-        ledger.read(Field::Carried),
-        ledger.read(Field::Reset),
-        stall_us / 1000,
-        stall_us % 1000 / 100
-    )
-}
-
-fn costs(ledger: Shared<'_>) -> String {
-    let lost = ledger.read(Field::InFlightLost);
-    let piped = ledger.read(Field::BytesInPipes);
-    let mid = ledger.read(Field::MidMessage);
-    let took_ms = ledger
-        .read(Field::EndedUs)
-        .saturating_sub(ledger.read(Field::BeganUs))
-        / 1000;
-    format!(
-        "{lost} requests in flight lost, {piped} bytes in pipes, {mid} in mid-message; took {took_ms} ms"
-    )
 }
 
 fn traffic(sums: &[u64; KEYED_COUNTERS]) -> Traffic {

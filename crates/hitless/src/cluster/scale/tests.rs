@@ -1,5 +1,7 @@
 //! What `scale` orders.
 
+use hitless_api::{ConfigState, Health};
+
 use super::*;
 
 fn node(name: &str, admin: AdminState) -> Node {
@@ -104,4 +106,24 @@ fn the_last_by_name_leave() {
         remove: true,
     };
     assert_eq!(orders, [leaves("b"), leaves("c")]);
+}
+
+#[test]
+fn an_interrupted_one_says_what_it_has_done() {
+    let mut so_far = SoFar::of(3);
+    assert_eq!(so_far.told(), "interrupted: nothing was ordered");
+    so_far.ordered.push("add-guest-7".to_owned());
+    so_far.ordered.push("add-guest-8".to_owned());
+    assert_eq!(
+        so_far.told(),
+        "interrupted: 2 of 3 changes were ordered and go on, 0 of them are done: add-guest-7, \
+         add-guest-8; 1 was not ordered; `hitless get changes` shows them"
+    );
+    so_far.ordered.push("add-guest-9".to_owned());
+    so_far.over = 1;
+    assert_eq!(
+        so_far.told(),
+        "interrupted: 3 of 3 changes were ordered and go on, 1 of them is done: add-guest-7, \
+         add-guest-8, add-guest-9; `hitless get changes` shows them"
+    );
 }
