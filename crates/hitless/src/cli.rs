@@ -1,7 +1,9 @@
 //! The command line.
 
 use anyhow::Result;
+use clap::error::{ContextKind, ContextValue};
 use clap::{Parser, Subcommand};
+use hitless_types::suggest::closest;
 
 use crate::exit::Exit;
 use crate::{
@@ -97,6 +99,29 @@ impl Cli {
             Command::Worker(options) => worker::run(&options),
         }
     }
+}
+
+/// Keeps of the commands that clap takes for meant the one that is a slip away, as `check` does.
+pub(crate) fn without_wild_guess(mut error: clap::Error) -> clap::Error {
+    let meant = match (
+        error.get(ContextKind::InvalidSubcommand),
+        error.get(ContextKind::SuggestedSubcommand),
+    ) {
+        (Some(ContextValue::String(word)), Some(ContextValue::Strings(guesses))) => {
+            closest(word, guesses.iter().map(String::as_str)).map(str::to_owned)
+        }
+        _ => return error,
+    };
+    match meant {
+        Some(meant) => {
+            let meant = ContextValue::Strings(vec![meant]);
+            error.insert(ContextKind::SuggestedSubcommand, meant);
+        }
+        None => {
+            error.remove(ContextKind::SuggestedSubcommand);
+        }
+    }
+    error
 }
 
 #[cfg(test)]

@@ -28,7 +28,10 @@ use std::process::ExitCode;
 use clap::Parser;
 
 fn main() -> ExitCode {
-    let cli = cli::Cli::parse();
+    let cli = match cli::Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => cli::without_wild_guess(error).exit(),
+    };
     match cli.run() {
         Ok(exit) => exit.into(),
         Err(error) => exit::report(&error).into(),

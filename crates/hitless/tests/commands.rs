@@ -268,6 +268,10 @@ fn usage_errors_have_their_own_code() {
     ] {
         user.run(arguments).expect(2);
     }
+    let answer = user.run(&["nonsense"]).expect(2);
+    assert!(!answer.stderr.contains("tip:"), "{}", answer.stderr);
+    let answer = user.run(&["chekc"]).expect(2);
+    assert!(answer.stderr.contains("'check'"), "{}", answer.stderr);
     let answer = user.run(&["worker"]).expect(2);
     assert!(
         answer.stderr.contains("started by a keeper, not by hand"),

@@ -59,8 +59,8 @@ pub struct Program {
     /// does not say.
     #[serde(default)]
     pub tells_to_close: Option<bool>,
-    /// How long connections may still go on, while it stops. `None` if it does not stop, or an older
-    /// program does not say.
+    /// How long connections may still go on, while it stops. `None` if it does not stop, or an
+    /// older program does not say.
     #[serde(default)]
     pub drain_left_ms: Option<u64>,
 }

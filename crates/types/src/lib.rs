@@ -10,4 +10,4 @@ pub mod document;
 pub mod problem;
 pub mod scalar;
 pub mod site;
-mod suggest;
+pub mod suggest;

@@ -2,7 +2,7 @@
 
 /// The closest of `known` if it is close enough to be a slip: one wrong, missing, extra or swapped
 /// letter for every three, in a word of four one, with case and `-`/`_` not counted.
-pub(crate) fn closest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub fn closest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let word = plain(word);
     if word.is_empty() || word.len() > WORD_MAX {
         return None;

@@ -180,7 +180,7 @@ impl EventLoop {
         }
     }
 
-    /// Clients that wait in the kernel's queue see nothing but time: the operator has to hear of it.
+    /// Clients that wait in the kernel's queue see only time pass: the operator has to hear of it.
     fn say_limit(&self) {
         let (now, said) = (self.core.now_us, SAID_LIMIT_US.load(Ordering::Relaxed));
         if !may_say(said, now) {
