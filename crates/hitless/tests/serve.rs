@@ -424,6 +424,12 @@ fn a_removed_virtual_server_is_shown_while_its_connections_live() {
         lines.find_map(|one| one.strip_prefix(&line)?.parse::<u64>().ok())
     };
     assert_eq!(metric("hitless_virtual_server_connections"), Some(1));
+    // Their names go over with their connections.
+    user.install_again();
+    user.run(&["upgrade"]).expect(0);
+    echo.round(10_000);
+    assert_eq!(metric("hitless_virtual_server_connections"), Some(1));
+    assert_eq!(admin("raw").as_deref(), Some("drain"));
     wait_for("its bytes", || {
         (metric("hitless_virtual_server_bytes_in_total") >= Some(20_000)).then_some(())
     });

@@ -11,6 +11,7 @@ use super::{Worker, WorkerError};
 use crate::ledger::{CRASH, count};
 use crate::link::{ToKeeper, ToWorker};
 use crate::monitor::{MemberHealth, MemberKey};
+use crate::status::VirtualServerStatus;
 
 /// What is known of all members travels below this.
 const HEALTH_BYTES_MAX: u64 = 64 << 20;
@@ -139,13 +140,28 @@ impl Worker {
         }
     }
 
-    /// Tells the successor which members are up. Without it, it would probe first and use all
-    /// meanwhile.
+    /// Tells the successor which members are up, without which it would probe first and use all
+    /// meanwhile, and the names of removed virtual servers, whose connections go over as well.
     fn tell_knowledge(&self, socket: &OwnedFd) {
         let known = serde_json::to_vec(&self.board.export()).unwrap_or_default();
-        if let Ok(file) = memory::from_bytes("hitless-members", &known) {
-            let _ = message::send(socket, &[&[1]], &[file.as_fd()], false);
+        let removed = serde_json::to_vec(&self.earlier).unwrap_or_default();
+        let files = [("hitless-members", known), ("hitless-removed", removed)];
+        let files: io::Result<Vec<OwnedFd>> = files
+            .iter()
+            .map(|(name, bytes)| memory::from_bytes(name, bytes))
+            .collect();
+        if let Ok(files) = files {
+            let fds: Vec<_> = files.iter().map(AsFd::as_fd).collect();
+            let _ = message::send(socket, &[&[1]], &fds, false);
         }
+    }
+
+    /// A predecessor of an older release says nothing of removed virtual servers.
+    fn learn_removed(&mut self, file: &OwnedFd) {
+        let bytes = memory::to_bytes(file, HEALTH_BYTES_MAX).ok();
+        let removed: Option<Vec<VirtualServerStatus>> =
+            bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        self.earlier.extend(removed.unwrap_or_default());
     }
 
     pub(super) fn learn(&mut self, buffer: &mut [u8]) {
@@ -166,6 +182,9 @@ impl Worker {
         match known {
             Some(known) => self.board.import(known),
             None => tracing::warn!("what the predecessor knew of members cannot be read"),
+        }
+        if let Some(file) = fds.get(1) {
+            self.learn_removed(file);
         }
         self.start_monitors();
     }

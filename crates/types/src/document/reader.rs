@@ -41,6 +41,9 @@ struct Field<'a> {
 pub struct Entry<'a> {
     pub key: &'a Key,
     pub at: At<'a>,
+    /// The name is an earlier entry's: that is reported already, and what it names is to be read
+    /// for its errors alone.
+    pub is_repeated: bool,
 }
 
 impl<'a> At<'a> {
@@ -113,7 +116,7 @@ impl<'a> At<'a> {
         })
     }
 
-    /// A mapping from names to values; a name that is written twice is reported and left out.
+    /// A mapping from names to values; a name that is written twice is reported.
     pub fn entries(&self, sink: &mut Sink, what: &str, max: usize) -> Option<Vec<Entry<'a>>> {
         let Value::Map(entries) = &self.node.value else {
             self.wrong_kind(sink, format!("{what} must be a mapping"), "NAME: { ... }");
@@ -132,14 +135,15 @@ impl<'a> At<'a> {
         let mut result = Vec::new();
         for (key, node) in entries {
             let path = join(&self.path, &key.text);
-            if let Some(first) = named.get(key.text.as_str()) {
-                sink.add(duplicate(key, first, path));
-                continue;
+            let first = *named.entry(&key.text).or_insert(key);
+            let is_repeated = !core::ptr::eq(first, key);
+            if is_repeated {
+                sink.add(duplicate(key, first, path.clone()));
             }
-            named.insert(&key.text, key);
             result.push(Entry {
                 key,
                 at: At { node, path },
+                is_repeated,
             });
         }
         Some(result)

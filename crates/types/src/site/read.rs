@@ -113,7 +113,7 @@ fn read_pools(at: &At<'_>, sink: &mut Sink) -> Option<Pools> {
         // One whose name cannot be is read all the same, for what else is wrong in it.
         let called = name.clone().unwrap_or(Name(entry.key.text.clone()));
         let pool = pool::read(called, &entry.at, &mut pools.members, sink);
-        let Some(name) = name else {
+        let Some(name) = name.filter(|_| !entry.is_repeated) else {
             pools.refused.insert(entry.key.text.clone());
             continue;
         };
@@ -154,7 +154,7 @@ fn read_server(
     sink: &mut Sink,
 ) -> Option<VirtualServer> {
     const WHAT: &str = "a virtual server";
-    let name = name(entry, WHAT, sink);
+    let name = name(entry, WHAT, sink).filter(|_| !entry.is_repeated);
     let server = entry.at.object(sink, WHAT, fields::VIRTUAL_SERVER.fields)?;
     let listen = server
         .required(sink, "listen", WHAT, "address:port")
