@@ -192,6 +192,8 @@ impl EventLoop {
         if swapped.is_ok() {
             tracing::warn!(
                 limit = self.core.tables.connections_limit,
+                event_loop = self.core.lane,
+                share = self.core.tables.connections_max,
                 "limits.connections is reached: further clients wait until others end"
             );
         }
