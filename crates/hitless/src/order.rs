@@ -1,7 +1,7 @@
 //! `hitless reload`, `upgrade`, `stop` and `metrics`: orders to a running program.
 
 use std::sync::mpsc::{RecvTimeoutError, channel};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Result;
 use clap::{Args, ValueEnum};
@@ -135,83 +135,92 @@ pub(crate) fn stop(options: &StopOptions) -> Result<Exit> {
         // It had nothing to drain and was gone before it could answer.
         Err(ControlError::Ended) => {
             if is_json {
-                output::print_json(&ended(String::new(), String::new()))?;
+                output::print_json(&ended("", Some("")))?;
             }
             return Ok(Exit::Done);
         }
         reply => reply?,
     };
-    let text = reply.body.trim_end().to_owned();
-    let exit = match is_json {
-        false => conclude(&reply, "the program does not stop")?,
-        true => word(reply.outcome).1,
+    let is_over = reply.outcome != Outcome::Done || options.detach;
+    let running = || Answer {
+        outcome: "running",
+        text: reply.body.trim_end().to_owned(),
+        ..Answer::default()
     };
-    if is_json && (exit != Exit::Done || options.detach) {
-        let outcome = match options.detach {
-            true if exit == Exit::Done => "running",
-            _ => word(reply.outcome).0,
-        };
-        output::print_json(&Answer {
-            outcome,
-            text,
-            ..Answer::default()
-        })?;
-        return Ok(exit);
-    }
-    if exit != Exit::Done || options.detach {
-        return Ok(exit);
+    match (is_json, is_over) {
+        (true, true) => {
+            let (outcome, exit) = match word(reply.outcome) {
+                ("done", exit) => ("running", exit),
+                other => other,
+            };
+            output::print_json(&Answer {
+                outcome,
+                ..running()
+            })?;
+            return Ok(exit);
+        }
+        (true, false) => {}
+        (false, _) => {
+            let exit = conclude(&reply, "the program does not stop")?;
+            if is_over {
+                return Ok(exit);
+            }
+        }
     }
     eprintln!("draining (Ctrl-C stops watching, not the drain)");
-    let deadline = options.timeout.map(|timeout| Instant::now() + timeout);
-    let (sender, end) = channel();
-    std::thread::spawn(move || sender.send(client.call(Request::AwaitEnd)));
-    let left = deadline.map_or(Duration::MAX, |at| {
-        at.saturating_duration_since(Instant::now())
-    });
-    let mut exit = Exit::Done;
-    let mut farewell = String::new();
-    match end.recv_timeout(left) {
-        Err(RecvTimeoutError::Timeout) => {
+    let farewell = match await_end(client, options.timeout) {
+        End::Later => {
             if is_json {
-                output::print_json(&Answer {
-                    outcome: "running",
-                    text,
-                    ..Answer::default()
-                })?;
+                output::print_json(&running())?;
             }
             let failure = Failure::new(Exit::StillRunning, "the drain is not over yet");
-            return Err(failure
-                .hint("it goes on; `hitless status` shows what is left")
-                .into());
+            let hint = "it goes on; `hitless status` shows what is left";
+            return Err(failure.hint(hint).into());
         }
-        // Gone already, or one of another release that does not tell.
-        Err(RecvTimeoutError::Disconnected) | Ok(Err(_)) => {}
-        // It says what it had to cut.
-        Ok(Ok(reply)) if reply.outcome == Outcome::Done && !reply.body.is_empty() => {
-            if !is_json {
-                output::print(&reply.body)?;
-            }
-            farewell = reply.body;
-            exit = Exit::Failed;
-        }
-        Ok(Ok(_)) => {}
-    }
+        End::Silent => None,
+        End::Said(farewell) => Some(farewell),
+    };
     while !matches!(
         Client::connect(&folder),
         Err(ControlError::NotRunning { .. })
     ) {
         std::thread::sleep(WATCH_INTERVAL);
     }
-    eprintln!("stopped");
-    if is_json {
-        output::print_json(&ended(text, farewell))?;
+    match is_json {
+        true => output::print_json(&ended(&reply.body, farewell.as_deref()))?,
+        false => output::print(farewell.as_deref().unwrap_or_default())?,
     }
-    Ok(exit)
+    eprintln!("stopped");
+    // It says what it had to cut, and nothing else.
+    Ok(match farewell.as_deref() {
+        None | Some("") => Exit::Done,
+        Some(_) => Exit::Failed,
+    })
 }
 
-/// A stop that is over, with what it says that it cut.
-fn ended(text: String, farewell: String) -> Answer {
-    let cut = match farewell.split_once('\n') {
+/// How the watching of a stop ended.
+enum End {
+    /// The time to watch was over first.
+    Later,
+    /// The program was gone already, or is of another release that does not tell.
+    Silent,
+    /// What it cut; empty if nothing.
+    Said(String),
+}
+
+fn await_end(client: Client, timeout: Option<Duration>) -> End {
+    let (sender, end) = channel();
+    std::thread::spawn(move || sender.send(client.call(Request::AwaitEnd)));
+    match end.recv_timeout(timeout.unwrap_or(Duration::MAX)) {
+        Err(RecvTimeoutError::Timeout) => End::Later,
+        Ok(Ok(reply)) if reply.outcome == Outcome::Done => End::Said(reply.body),
+        Err(RecvTimeoutError::Disconnected) | Ok(_) => End::Silent,
+    }
+}
+
+/// A stop that is over, with what it says that it cut. `None`: it does not say.
+fn ended(text: &str, farewell: Option<&str>) -> Answer {
+    let cut = farewell.map(|farewell| match farewell.split_once('\n') {
         None => Cut {
             total: Some(0),
             ..Cut::default()
@@ -220,12 +229,13 @@ fn ended(text: String, farewell: String) -> Answer {
             total: first.split(' ').nth(1).and_then(|count| count.parse().ok()),
             connections: rest.lines().filter_map(cut_connection).collect(),
         },
-    };
+    });
+    let text = format!("{}\n{}", text.trim_end(), farewell.unwrap_or_default());
     Answer {
         outcome: "done",
-        text: format!("{text}\n{farewell}").trim().to_owned(),
+        text: text.trim().to_owned(),
         change: None,
-        cut: Some(cut),
+        cut,
     }
 }
 
@@ -275,13 +285,11 @@ mod tests {
 
     #[test]
     fn what_a_stop_cut_is_read_out_of_its_farewell() {
-        assert_eq!(
-            ended(String::new(), String::new()).cut.unwrap().total,
-            Some(0)
-        );
+        assert_eq!(ended("", Some("")).cut.unwrap().total, Some(0));
+        assert_eq!(ended("", None).cut, None, "not known is not none");
         let listed = "cut 3 connections that outlasted the drain:\n  raw  [::1]:40\n  web  \
                       192.0.2.1:50\n  and 1 more\n";
-        let cut = ended("stopping".to_owned(), listed.to_owned()).cut.unwrap();
+        let cut = ended("stopping", Some(listed)).cut.unwrap();
         let one = |virtual_server: &str, client: &str| CutConnection {
             virtual_server: virtual_server.to_owned(),
             client: client.to_owned(),
@@ -291,10 +299,7 @@ mod tests {
             connections: vec![one("raw", "[::1]:40"), one("web", "192.0.2.1:50")],
         };
         assert_eq!(cut, expected);
-        let at_once = ended(
-            String::new(),
-            "stopped at once: whatever was open is cut\n".into(),
-        );
+        let at_once = ended("", Some("stopped at once: whatever was open is cut\n"));
         assert_eq!(at_once.cut.unwrap().total, None);
     }
 }

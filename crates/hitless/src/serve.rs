@@ -90,6 +90,8 @@ fn explain(error: KeeperError) -> Failure {
     let message = error.to_string();
     match error {
         KeeperError::Listen(failures) => {
+            // A line for each address.
+            let message = message.replace('\n', "\nerror: ");
             let hints = failures.iter().filter_map(|(address, _)| {
                 let holders = hitless_tm::holder::of(address);
                 let (hold, it) = match holders.len() {
