@@ -17,7 +17,7 @@ use hitless_bpf::{
 use hitless_core::row::{BUCKETS, Bucket, GuestSlot, Row, Sequence};
 use hitless_net::{Netlink, NextHop, Offload, Prefix, Route, VethEnd, attach_pass, set_offload};
 use rustix::net::RecvFlags;
-use support::packet::{ACK, ETHERNET, KEY, RST, VIP4, VNI, bucket, tcp};
+use support::packet::{ACK, ETHERNET, KEY, RST, SYN, VIP4, VNI, bucket, tcp};
 use support::sockets::{Host, State, inject, watcher};
 use support::{BpfFolder, OwnNamespace, is_root};
 
@@ -554,4 +554,45 @@ fn linux_resets_at_a_wrong_initial_sequence_number_as_root() {
             })
             .unwrap();
     }
+}
+
+/// No program of ours looks at checksums: the guest's stack does, behind them.
+#[test]
+fn a_corrupt_packet_is_dropped_by_the_guest_s_stack_as_root() {
+    if !is_root() {
+        return;
+    }
+    let cluster = Cluster::new();
+    let dropped = || -> u64 {
+        let guests = cluster.guests.iter();
+        guests
+            .map(|guest| guest.namespace.run(corrupt_segments).unwrap())
+            .sum()
+    };
+    for (client, vip, checksum_at) in [("10.1.0.1", VIP4, 36), ("fd01::1", VIP6, 56)] {
+        let before = dropped();
+        let flow = support::packet::flow(client, 4_000, vip, PORT);
+        let mut frame = tcp(&flow, SYN, 0, &[]);
+        frame[ETHERNET + checksum_at] ^= 0x55;
+        cluster.client.run(|| inject(&frame[ETHERNET..])).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while dropped() == before {
+            assert!(Instant::now() < deadline, "no guest has seen it");
+            thread::yield_now();
+        }
+        for guest in &cluster.guests {
+            let live = guest.namespace.run(|| guest.ingress.live_counts().unwrap());
+            assert_eq!(live.unwrap().total(), 0, "nothing came of it");
+        }
+    }
+}
+
+/// TCP segments with a wrong checksum that this thread's namespace has dropped.
+fn corrupt_segments() -> u64 {
+    let text = std::fs::read_to_string("/proc/thread-self/net/snmp").unwrap();
+    let mut lines = text.lines().filter(|line| line.starts_with("Tcp:"));
+    let (names, values) = (lines.next().unwrap(), lines.next().unwrap());
+    let mut pairs = names.split_whitespace().zip(values.split_whitespace());
+    let found = pairs.find(|(name, _)| *name == "InCsumErrors");
+    found.unwrap().1.parse().unwrap()
 }

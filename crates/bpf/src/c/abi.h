@@ -171,7 +171,6 @@ struct hl_self {
 	X(drop_no_peer) \
 	X(drop_too_big) \
 	X(drop_no_headroom) \
-	X(also_plain) \
 	X(also_cookie) \
 	X(also_mismatch)
 

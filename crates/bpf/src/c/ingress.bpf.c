@@ -394,6 +394,9 @@ static __always_inline int take4(struct xdp_md *ctx, struct passage *p, void *da
 	p->hash = flow_hash4(whose.state, p->client.addresses[0], p->client.ports);
 	if (unlikely(outer && p->hash >> 32 != tag))
 		return count(COUNT_drop_tag, XDP_DROP);
+	/* Only who knows the key has stamped. */
+	if (likely(outer))
+		note_stamper(p->stamper);
 	return admit(ctx, p, &whose);
 }
 
@@ -420,6 +423,9 @@ static __always_inline int take6(struct xdp_md *ctx, struct passage *p, void *da
 	p->hash = flow_hash6(whose.state, p->client.addresses, p->client.ports);
 	if (unlikely(outer && p->hash >> 32 != tag))
 		return count(COUNT_drop_tag, XDP_DROP);
+	/* Only who knows the key has stamped. */
+	if (likely(outer))
+		note_stamper(p->stamper);
 	return admit(ctx, p, &whose);
 }
 
@@ -459,7 +465,6 @@ static __always_inline int take_geneve(struct xdp_md *ctx, struct passage *p, co
 	p->outer = outer;
 	tag = bpf_ntohl(geneve->tag);
 	inner_length = udp_length - sizeof(*udp) - sizeof(*geneve);
-	note_stamper(p->stamper);
 	if (geneve->protocol == bpf_htons(ETH_P_IP))
 		return take4(ctx, p, data, end, outer, inner_length, tag);
 	if (geneve->protocol == bpf_htons(ETH_P_IPV6))
