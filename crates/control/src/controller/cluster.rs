@@ -115,3 +115,6 @@ impl View<'_> {
             .all(|known| known.is_done)
     }
 }
+
+#[cfg(test)]
+mod tests;
