@@ -262,6 +262,14 @@ impl Verdict {
         if report.total.connections == 0 {
             self.faults.push("there were no connections".to_owned());
         }
+        // What the retransmissions of the step and of the steady load before it are counted over.
+        let windows = [
+            ("window_ms", report.duration_ms),
+            ("steady_window_ms", report.before_ms),
+        ];
+        for (name, ms) in windows {
+            self.proofs.insert(name.to_owned(), ms.into());
+        }
         let messages = report.messages;
         self.prove(
             "messages",

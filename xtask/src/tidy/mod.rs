@@ -8,6 +8,7 @@ mod docs;
 mod files;
 mod layers;
 mod mission;
+mod rows;
 mod words;
 mod wrap;
 
@@ -90,6 +91,7 @@ pub(crate) fn command(args: &[String]) -> Result<()> {
     findings.extend(words::check(&tree));
     findings.extend(docs::check(&tree));
     findings.extend(mission::check(&tree));
+    findings.extend(rows::check(&tree));
     let (failures, warnings): (Vec<_>, Vec<_>) =
         findings.iter().partition(|finding| finding.is_failure);
     for finding in warnings.iter().chain(&failures) {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use hitless_api::{BucketRun, Counters, Guest};
 
 use super::Runner;
@@ -227,13 +227,18 @@ impl Runner<'_> {
         let newest = first.values().max().copied().unwrap_or(0);
         loop {
             let counters = self.cluster.api().counters()?;
-            let is_new = times(&counters).iter().all(|(who, at_us)| {
-                let is_gone = newest.saturating_sub(*at_us) > GONE_US;
-                let is_read_again = first.get(who).is_none_or(|before| at_us > before);
-                is_gone || is_read_again
+            let times = times(&counters);
+            let old = times.iter().find(|(who, at_us)| {
+                let is_gone = newest.saturating_sub(**at_us) > GONE_US;
+                let is_read_again = first.get(*who).is_none_or(|before| *at_us > before);
+                !is_gone && !is_read_again
             });
-            if is_new || Instant::now() >= deadline {
+            let Some((who, _)) = old else {
                 return Ok(counters);
+            };
+            // Old ones would say that nothing happened.
+            if Instant::now() >= deadline {
+                bail!("the counters of {who} were not read again for {REPORTED_WITHIN:?}");
             }
             std::thread::sleep(LOOK_EVERY);
         }
