@@ -9,7 +9,8 @@ use std::num::NonZeroU16;
 use hitless_bpf::{AddressKind, Adoption, Director, Hop, Identity, Ingress, Vni};
 use hitless_core::flow::FlowKey;
 use hitless_core::row::{Bucket, GuestSlot, Row, Sequence};
-use support::{BpfFolder, is_root};
+use hitless_harness::needs;
+use support::BpfFolder;
 
 const KEY: FlowKey = FlowKey(*b"hitless test key");
 
@@ -30,7 +31,7 @@ fn hop() -> Hop {
 
 #[test]
 fn next_director_finds_what_the_last_one_left_as_root() {
-    if !is_root() {
+    if !needs::root() {
         return;
     }
     let pins = BpfFolder::new();
@@ -69,7 +70,7 @@ fn next_director_finds_what_the_last_one_left_as_root() {
 
 #[test]
 fn next_ingress_finds_what_the_last_one_left_as_root() {
-    if !is_root() {
+    if !needs::root() {
         return;
     }
     let pins = BpfFolder::new();
@@ -100,7 +101,7 @@ fn next_ingress_finds_what_the_last_one_left_as_root() {
 /// Tables of another layout are left alone until the new ones are filled and the programs replaced.
 #[test]
 fn another_layout_is_filled_anew_as_root() {
-    if !is_root() {
+    if !needs::root() {
         return;
     }
     let pins = BpfFolder::new();

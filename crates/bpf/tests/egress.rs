@@ -8,14 +8,15 @@ use std::net::{SocketAddr, TcpListener};
 
 use hitless_bpf::{AddressKind, Identity, Ingress, Vni};
 use hitless_core::row::{Bucket, GuestSlot};
+use hitless_harness::needs;
 use hitless_net::{Netlink, Prefix};
 use socket2::{Domain, Socket, Type};
 use support::packet::{KEY, VNI};
-use support::{BpfFolder, OwnNamespace, is_root};
+use support::{BpfFolder, OwnNamespace};
 
 #[test]
 fn connections_from_an_egress_address_count_by_port_as_root() {
-    if !is_root() {
+    if !needs::root() {
         return;
     }
     let pins = BpfFolder::new();

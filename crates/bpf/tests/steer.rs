@@ -11,11 +11,12 @@ use hitless_bpf::{AddressKind, Director, Hop, Identity, Ingress, Run, Vni};
 use hitless_core::row::{GuestSlot, Row, Sequence};
 use hitless_core::rules::Rules;
 use hitless_core::steer::{self, Counter, Forward, Held, Packet, Segment, Stamp, Verdict};
+use hitless_harness::needs;
+use support::BpfFolder;
 use support::packet::{
     self, ACK, CLIENT4, CLIENT6, ETHERNET, KEY, Option1, Outer, RST, SYN, VIP4, VIP6, VNI, bucket,
 };
 use support::sockets::{HeldFlow, Host, State};
-use support::{BpfFolder, is_root};
 
 const ME: u16 = 5;
 const GUESTS: u16 = 8;
@@ -136,7 +137,7 @@ fn check_forwarded(run: &Run, frame: &[u8], to: GuestSlot, stamp: Stamp) {
 
 #[test]
 fn director_does_what_the_model_does_as_root() {
-    if !is_root() {
+    if !needs::root() {
         return;
     }
     let pins = BpfFolder::new();
@@ -291,7 +292,7 @@ fn random_case(random: &mut Random, flows: &[HeldFlow]) -> Case {
 
 #[test]
 fn ingress_does_what_the_model_does_as_root() {
-    if !is_root() {
+    if !needs::root() {
         return;
     }
     let pins = BpfFolder::new();
@@ -407,7 +408,7 @@ fn packet_bucket(frame: &[u8]) -> hitless_core::row::Bucket {
 
 #[test]
 fn counts_are_what_the_kernel_holds_as_root() {
-    if !is_root() {
+    if !needs::root() {
         return;
     }
     let pins = BpfFolder::new();

@@ -15,11 +15,12 @@ use hitless_bpf::{
     AddressKind, Adoption, AttachMode, Counters, Director, GuestPort, Hop, Identity, Ingress, Vni,
 };
 use hitless_core::row::{BUCKETS, Bucket, GuestSlot, Row, Sequence};
+use hitless_harness::needs;
 use hitless_net::{Netlink, NextHop, Offload, Prefix, Route, VethEnd, attach_pass, set_offload};
 use rustix::net::RecvFlags;
 use support::packet::{ACK, ETHERNET, KEY, RST, SYN, VIP4, VNI, bucket, tcp};
 use support::sockets::{Host, State, inject, watcher};
-use support::{BpfFolder, OwnNamespace, is_root};
+use support::{BpfFolder, OwnNamespace};
 
 const VIP6: &str = "2001:db8:f::80";
 const PORT: u16 = 80;
@@ -276,7 +277,7 @@ fn echo(stream: &mut TcpStream, round: u8) {
 
 #[test]
 fn connections_survive_a_move_adoption_and_replacement_as_root() {
-    if !is_root() {
+    if !needs::root() {
         return;
     }
     let mut cluster = Cluster::new();
@@ -428,7 +429,7 @@ fn met(counters: &Counters) -> u64 {
 
 #[test]
 fn no_packet_is_lost_while_programs_are_replaced_as_root() {
-    if !is_root() {
+    if !needs::root() {
         return;
     }
     let cluster = Cluster::new();
@@ -506,7 +507,7 @@ impl Drop for Done<'_> {
 /// and keeps its entry.
 #[test]
 fn linux_resets_at_a_wrong_initial_sequence_number_as_root() {
-    if !is_root() {
+    if !needs::root() {
         return;
     }
     let pins = BpfFolder::new();

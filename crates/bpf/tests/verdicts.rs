@@ -12,12 +12,13 @@ use std::num::NonZeroU16;
 use hitless_bpf::{AddressKind, Counters, Director, GuestPort, Hop, Identity, Ingress, Run, Vni};
 use hitless_core::flow::Flow;
 use hitless_core::row::{Bucket, GuestSlot, Row, Sequence};
+use hitless_harness::needs;
 use support::packet::{
     ACK, CLIENT4, CLIENT6, ETHERNET, KEY, Option1, Outer, RST, SYN, VIP4, VIP6, VNI, bucket,
     encapsulate, flow, sum, tcp, tcp_with_options,
 };
 use support::sockets::{HeldFlow, Host, State};
-use support::{BpfFolder, OwnNamespace, is_root};
+use support::{BpfFolder, OwnNamespace};
 
 const TABLE: &str = include_str!("../../../docs/verdicts.md");
 const ME: u16 = 5;
@@ -302,7 +303,7 @@ fn director_fixtures() -> Vec<(&'static str, Vec<u8>)> {
 
 #[test]
 fn director_follows_the_table_as_root() {
-    if !is_root() {
+    if !needs::root() {
         return;
     }
     let pins = BpfFolder::new();
@@ -378,7 +379,7 @@ fn director_follows_the_table_as_root() {
 
 #[test]
 fn last_packet_to_a_watched_guest_is_timed_as_root() {
-    if !is_root() {
+    if !needs::root() {
         return;
     }
     let pins = BpfFolder::new();
@@ -687,7 +688,7 @@ fn arrivals(host: &Host) -> Vec<(&'static str, Arrival)> {
 
 #[test]
 fn ingress_follows_the_table_as_root() {
-    if !is_root() {
+    if !needs::root() {
         return;
     }
     let pins = BpfFolder::new();
@@ -735,7 +736,7 @@ fn ingress_follows_the_table_as_root() {
 
 #[test]
 fn guest_port_follows_the_table_as_root() {
-    if !is_root() {
+    if !needs::root() {
         return;
     }
     let pins = BpfFolder::new();

@@ -20,6 +20,8 @@ pub fn boot_of(namespace: &Namespace) -> io::Result<u64> {
 
 #[cfg(test)]
 mod tests {
+    use hitless_harness::needs;
+
     use super::*;
 
     struct Gone<'n>(&'n str);
@@ -33,8 +35,8 @@ mod tests {
     /// As root only: a namespace is made.
     #[test]
     fn a_namespace_that_is_made_anew_is_another_kernel() {
-        if !rustix::process::geteuid().is_root() {
-            return println!("skipped: making a network namespace needs root");
+        if !needs::root() {
+            return;
         }
         let name = format!("hl-boot-{}", std::process::id());
         let mut boots = Vec::new();

@@ -1,7 +1,12 @@
-//! Throws random bytes at everything that reads the network: `cargo xtask fuzz`.
+//! Throws damaged bytes at what reads them from elsewhere: `cargo xtask fuzz`.
 //!
-//! Each target has a committed corpus (`corpus/TARGET.hex`, a line per input). Inputs are mutations
-//! and splices of it. A target does more than survive: it compares ways that must agree (whole or in
+//! That is the codecs of HTTP and TLS records, every snapshot, lease datagrams, and frames of
+//! links. Not here: packets, which the BPF programs read (`crates/bpf/tests` compares these with
+//! the model, packet by random packet), TLS handshakes, which are rustls's, and what users write
+//! (`types`).
+//!
+//! Each target has a committed corpus (`corpus/TARGET.hex`, a line per input). Inputs are
+//! mutations and splices of it. A target does more than survive: it compares ways that must agree (whole or in
 //! pieces, with and without a snapshot in between, our HTTP/2 and our HTTP/1.1), and panics if they do
 //! not. What was found goes into the corpus, and is replayed by the tests from then on.
 //!
@@ -11,8 +16,11 @@
 mod corpus;
 mod http1;
 mod http2;
+mod links;
 mod mutate;
+mod relay;
 mod target;
+mod tls;
 
 #[cfg(test)]
 mod tests;
@@ -32,6 +40,7 @@ struct Options {
     seconds: u64,
     seed: u64,
     targets: Vec<&'static Target>,
+    is_help: bool,
 }
 
 fn main() -> ExitCode {
@@ -39,13 +48,14 @@ fn main() -> ExitCode {
     let options = match Options::parse(&args) {
         Ok(options) => options,
         Err(message) => {
-            eprintln!("{message}\n{USAGE}\ntargets:");
-            for target in TARGETS {
-                eprintln!("  {:16} {}", target.name, target.about);
-            }
+            eprint!("{message}\n{}", usage());
             return ExitCode::from(2);
         }
     };
+    if options.is_help {
+        print!("{}", usage());
+        return ExitCode::SUCCESS;
+    }
     // The panic is told once, below, with the input that made it.
     panic::set_hook(Box::new(|_| {}));
     let mut is_fine = true;
@@ -58,12 +68,21 @@ fn main() -> ExitCode {
     }
 }
 
+fn usage() -> String {
+    let mut text = format!("{USAGE}\ntargets:\n");
+    for target in TARGETS {
+        text += &format!("  {:16} {}\n", target.name, target.about);
+    }
+    text
+}
+
 impl Options {
     fn parse(args: &[String]) -> Result<Options, String> {
         let mut options = Options {
             seconds: SECONDS,
             seed: 1,
             targets: Vec::new(),
+            is_help: false,
         };
         let mut args = args.iter();
         while let Some(arg) = args.next() {
@@ -75,6 +94,7 @@ impl Options {
             match arg.as_str() {
                 "--seconds" => options.seconds = number()?,
                 "--seed" => options.seed = number()?,
+                "--help" | "-h" => options.is_help = true,
                 name => {
                     let target = TARGETS.iter().find(|target| target.name == name);
                     let target = target.ok_or_else(|| format!("no target {name:?}"))?;

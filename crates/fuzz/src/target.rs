@@ -1,6 +1,6 @@
 //! What is fuzzed.
 
-use super::{http1, http2};
+use super::{http1, http2, links, relay, tls};
 
 /// A parser with what must hold for every input.
 #[derive(Debug)]
@@ -49,5 +49,35 @@ pub(crate) const TARGETS: &[Target] = &[
         about: "field blocks, decoded and encoded again",
         corpus: include_str!("../corpus/hpack.hex"),
         run: http2::hpack,
+    },
+    Target {
+        name: "relay-snapshot",
+        about: "snapshots of raw TCP pairs",
+        corpus: include_str!("../corpus/relay-snapshot.hex"),
+        run: relay::snapshot,
+    },
+    Target {
+        name: "tls-records",
+        about: "records of a TLS peer, whole, in pieces, with and without snapshots",
+        corpus: include_str!("../corpus/tls-records.hex"),
+        run: tls::records,
+    },
+    Target {
+        name: "tls-snapshot",
+        about: "snapshots of TLS connections",
+        corpus: include_str!("../corpus/tls-snapshot.hex"),
+        run: tls::snapshot,
+    },
+    Target {
+        name: "lease",
+        about: "lease requests, grants and notices, sealed and not",
+        corpus: include_str!("../corpus/lease.hex"),
+        run: links::datagram,
+    },
+    Target {
+        name: "link",
+        about: "frames of the links of controller, nodes and guests",
+        corpus: include_str!("../corpus/link.hex"),
+        run: links::frames,
     },
 ];

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use hitless_harness::needs;
 use hitless_net::{Namespace, Netlink, Prefix};
 use rustix::process::Signal;
 
@@ -23,9 +24,9 @@ struct Node {
 
 impl Node {
     /// None without root.
-    fn new(test: &str) -> Option<Self> {
-        if !rustix::process::geteuid().is_root() {
-            eprintln!("{test} skipped: making namespaces needs root");
+    #[track_caller]
+    fn new() -> Option<Self> {
+        if !needs::root() {
             return None;
         }
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -122,8 +123,7 @@ fn nobody_leads_a_session_from_outside_the_process_namespace() {
         assert!(!own.leads_session());
         return;
     }
-    if !rustix::process::geteuid().is_root() {
-        eprintln!("process namespace skipped: making one needs root");
+    if !needs::root() {
         return;
     }
     let inside = std::process::Command::new("unshare")
@@ -186,7 +186,7 @@ fn a_process_is_told_from_a_later_one_with_its_number() {
 
 #[test]
 fn specifications_that_cannot_be_are_refused() {
-    let Some(node) = Node::new("bad specifications") else {
+    let Some(node) = Node::new() else {
         return;
     };
     let driver = node.driver();
@@ -209,7 +209,7 @@ fn specifications_that_cannot_be_are_refused() {
 
 #[test]
 fn root_a_guest_lives_on_and_is_found_again() {
-    let Some(node) = Node::new("adoption") else {
+    let Some(node) = Node::new() else {
         return;
     };
     let asked = spec("a-guest-with-a-long-name");
@@ -295,7 +295,7 @@ fn root_a_guest_lives_on_and_is_found_again() {
 
 #[test]
 fn root_a_guest_serves_and_is_destroyed_in_silence() {
-    let Some(node) = Node::new("destroy") else {
+    let Some(node) = Node::new() else {
         return;
     };
     let driver = node.driver();
@@ -328,7 +328,7 @@ fn root_a_guest_serves_and_is_destroyed_in_silence() {
 
 #[test]
 fn root_a_program_that_cannot_start_is_named() {
-    let Some(node) = Node::new("missing program") else {
+    let Some(node) = Node::new() else {
         return;
     };
     let mut broken = spec("one");
@@ -348,7 +348,7 @@ fn root_a_program_that_cannot_start_is_named() {
 
 #[test]
 fn what_somebody_left_is_no_guest_of_ours_root() {
-    let Some(node) = Node::new("what_somebody_left_is_no_guest_of_ours_root") else {
+    let Some(node) = Node::new() else {
         return;
     };
     let driver = node.driver();
@@ -369,7 +369,7 @@ fn what_somebody_left_is_no_guest_of_ours_root() {
 
 #[test]
 fn the_ends_of_a_link_have_different_numbers_root() {
-    let Some(node) = Node::new("the_ends_of_a_link_have_different_numbers_root") else {
+    let Some(node) = Node::new() else {
         return;
     };
     // In both namespaces the link's end would be the first interface behind loopback.

@@ -6,6 +6,8 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use hitless_harness::needs;
+
 use super::*;
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -27,14 +29,6 @@ impl Drop for Own {
             Namespace::delete(name).unwrap();
         }
     }
-}
-
-fn is_root(test: &str) -> bool {
-    let is_root = rustix::process::geteuid().is_root();
-    if !is_root {
-        eprintln!("{test} skipped: making namespaces needs root");
-    }
-    is_root
 }
 
 fn prefix(text: &str) -> Prefix {
@@ -83,7 +77,7 @@ fn names_that_could_leave_the_folder_are_refused() {
 
 #[test]
 fn root_namespace_is_made_listed_entered_and_deleted() {
-    if !is_root("namespaces") {
+    if !needs::root() {
         return;
     }
     let own = Own::new("ns");
@@ -117,7 +111,7 @@ fn root_namespace_is_made_listed_entered_and_deleted() {
 
 #[test]
 fn root_links_addresses_routes_and_neighbours() {
-    if !is_root("links") {
+    if !needs::root() {
         return;
     }
     let (client, server) = (Own::new("client"), Own::new("server"));
@@ -239,7 +233,7 @@ fn root_links_addresses_routes_and_neighbours() {
 
 #[test]
 fn root_gateway_on_a_link_local_address() {
-    if !is_root("link-local gateway") {
+    if !needs::root() {
         return;
     }
     let (guest, node) = (Own::new("guest"), Own::new("node"));
@@ -307,7 +301,7 @@ fn exchange(client: &Namespace, server: &Namespace, address: IpAddr) {
 
 #[test]
 fn root_flows_spread_over_paths_by_their_ports() {
-    if !is_root("flows") {
+    if !needs::root() {
         return;
     }
     let (router, other) = (Own::new("router"), Own::new("other"));
@@ -400,7 +394,7 @@ fn root_flows_spread_over_paths_by_their_ports() {
 
 #[test]
 fn changes_are_heard_at_once_as_root() {
-    if !is_root("changes_are_heard_at_once_as_root") {
+    if !needs::root() {
         return;
     }
     let (here, there) = (Own::new("a"), Own::new("b"));

@@ -14,6 +14,7 @@ use std::mem::MaybeUninit;
 use std::process::ExitCode;
 use std::time::Instant;
 
+use hitless_harness::figures::{Arguments, Document, Figure, median};
 use hitless_proto::http1::{Connection, Context, Event, Limits, Rewrite, Side, Work};
 
 const ROUNDS: usize = 200;
@@ -30,56 +31,13 @@ struct Case {
     goal_ns: f64,
 }
 
-struct Row {
-    measure: &'static str,
-    ours: f64,
-    httparse: f64,
-    goal: f64,
-}
-
 fn main() -> ExitCode {
-    let rows: Vec<Row> = cases().iter().map(row).collect();
-    if std::env::args().any(|argument| argument == "--json") {
-        let rows: Vec<String> = rows.iter().map(Row::json).collect();
-        println!("{{\"group\":\"codec\",\"rows\":[{}]}}", rows.join(","));
-    } else {
-        for row in &rows {
-            println!("{}", row.line());
+    match Arguments::read(&[]) {
+        Ok(arguments) => {
+            let figures = cases().iter().map(figure).collect();
+            Document::new("codec", figures).print(&arguments)
         }
-    }
-    if rows.iter().all(Row::is_met) {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
-}
-
-impl Row {
-    fn is_met(&self) -> bool {
-        self.ours <= self.goal
-    }
-
-    fn json(&self) -> String {
-        format!(
-            "{{\"measure\":\"{}\",\"unit\":\"ns\",\"ours\":{:.0},\"peers\":{{\"httparse\":{:.0}}},\
-             \"goal\":\"<= {:.0} ns\",\"met\":{}}}",
-            self.measure,
-            self.ours,
-            self.httparse,
-            self.goal,
-            self.is_met()
-        )
-    }
-
-    fn line(&self) -> String {
-        format!(
-            "{:<46} {:>6.0} ns  httparse {:<6.0} <= {:<6.0} {}",
-            self.measure,
-            self.ours,
-            self.httparse,
-            self.goal,
-            if self.is_met() { "met" } else { "MISSED" }
-        )
+        Err(code) => code,
     }
 }
 
@@ -128,19 +86,17 @@ fn cases() -> Vec<Case> {
     ]
 }
 
-fn row(case: &Case) -> Row {
+fn figure(case: &Case) -> Figure {
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     let mut proxy = Proxy::new();
     for _ in 0..ROUNDS {
         ours.push(time(|| proxy.exchange(&case.request, &case.response)));
         theirs.push(time(|| tokenise(&case.request, &case.response)));
     }
-    Row {
-        measure: case.measure,
-        ours: median(ours),
-        httparse: median(theirs),
-        goal: case.goal_ns,
-    }
+    let (ours, theirs) = (median(ours), median(theirs));
+    Figure::new(case.measure, "ns", ours)
+        .beside("httparse", theirs)
+        .goal(format!("<= {:.0} ns", case.goal_ns), ours <= case.goal_ns)
 }
 
 fn time(mut exchange: impl FnMut()) -> f64 {
@@ -149,11 +105,6 @@ fn time(mut exchange: impl FnMut()) -> f64 {
         exchange();
     }
     start.elapsed().as_nanos() as f64 / f64::from(EXCHANGES)
-}
-
-fn median(mut figures: Vec<f64>) -> f64 {
-    figures.sort_by(f64::total_cmp);
-    figures[figures.len() / 2]
 }
 
 /// What a worker has for it: one connection, and the thread's room.

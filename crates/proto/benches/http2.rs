@@ -18,6 +18,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use bytes::Bytes;
+use hitless_harness::figures::{Arguments, Document, Figure, median};
 use hitless_proto::http2::{Connection, Context, Event, Head, Limits, Work};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 
@@ -99,63 +100,17 @@ const CASES: &[Case] = &[
     },
 ];
 
-struct Row {
-    measure: String,
-    unit: &'static str,
-    ours: f64,
-    h2: f64,
-    goal: f64,
-}
-
-impl Row {
-    fn is_met(&self) -> bool {
-        self.ours <= self.goal
-    }
-
-    fn json(&self) -> String {
-        format!(
-            "{{\"measure\":\"{}\",\"unit\":\"{}\",\"ours\":{:.1},\"peers\":{{\"h2\":{:.1}}},\
-             \"goal\":\"<= {:.0} {}\",\"met\":{}}}",
-            self.measure,
-            self.unit,
-            self.ours,
-            self.h2,
-            self.goal,
-            self.unit,
-            self.is_met()
-        )
-    }
-
-    fn line(&self) -> String {
-        format!(
-            "{:<80} {:>7.1} {:<2}  h2 {:<8.1} <= {:<6.0} {}",
-            self.measure,
-            self.ours,
-            self.unit,
-            self.h2,
-            self.goal,
-            if self.is_met() { "met" } else { "MISSED" }
-        )
-    }
-}
-
 fn main() -> ExitCode {
-    let rows: Vec<Row> = CASES.iter().flat_map(rows).collect();
-    if std::env::args().any(|argument| argument == "--json") {
-        let rows: Vec<String> = rows.iter().map(Row::json).collect();
-        println!("{{\"group\":\"http2\",\"rows\":[{}]}}", rows.join(","));
-    } else {
-        for row in &rows {
-            println!("{}", row.line());
+    match Arguments::read(&[]) {
+        Ok(arguments) => {
+            let figures = CASES.iter().flat_map(figures).collect();
+            Document::new("http2", figures).print(&arguments)
         }
-    }
-    match rows.iter().all(Row::is_met) {
-        true => ExitCode::SUCCESS,
-        false => ExitCode::FAILURE,
+        Err(code) => code,
     }
 }
 
-fn rows(case: &'static Case) -> [Row; 2] {
+fn figures(case: &'static Case) -> [Figure; 2] {
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     let mut pair = Pair::new(case);
     let mut peer = Peer::new(case);
@@ -181,24 +136,16 @@ fn rows(case: &'static Case) -> [Row; 2] {
     let ours_allocated = allocations(&mut || pair.turn(case));
     let theirs_allocated = allocations(&mut || peer.turn(case));
     let (ours, theirs) = (median(ours), median(theirs));
-    let (measure, goal) = (case.measure, case.goal_ns);
-    let row = |measure, unit, ours, h2, goal| Row {
-        measure,
-        unit,
-        ours,
-        h2,
-        goal,
+    let figure = |measure: String, unit, ours: f64, theirs, goal: f64| {
+        Figure::new(measure, unit, ours)
+            .beside("h2", theirs)
+            .goal(format!("<= {goal:.0} {unit}"), ours <= goal)
     };
-    let allocations = format!("{measure}: allocations");
+    let allocations = format!("{}: allocations", case.measure);
     [
-        row(measure.to_owned(), "ns", ours, theirs, goal),
-        row(allocations, "1", ours_allocated, theirs_allocated, 0.0),
+        figure(case.measure.to_owned(), "ns", ours, theirs, case.goal_ns),
+        figure(allocations, "1", ours_allocated, theirs_allocated, 0.0),
     ]
-}
-
-fn median(mut figures: Vec<f64>) -> f64 {
-    figures.sort_by(f64::total_cmp);
-    figures[figures.len() / 2]
 }
 
 /// Both ends of ours, with what a worker's thread lends them.

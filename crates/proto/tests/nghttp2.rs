@@ -15,22 +15,11 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
+use hitless_harness::needs;
 use hitless_proto::http2::{Connection, Context, Event, Head, Limits, Work};
 
 /// Longer than any of these takes on a busy machine.
 const SECONDS_MAX: &str = "60";
-
-fn has(tool: &str) -> bool {
-    let found = Command::new(tool)
-        .arg("--version")
-        .stdin(Stdio::null())
-        .output();
-    let is_there = found.is_ok();
-    if !is_there {
-        println!("skipped: {tool} is not installed (Debian package nghttp2-client)");
-    }
-    is_there
-}
 
 /// Runs a tool to its end and returns what it printed.
 fn run(tool: &str, args: &[&str]) -> String {
@@ -235,7 +224,7 @@ impl Served {
 
 #[test]
 fn nghttp_gets_what_it_asks_for() {
-    if !has("nghttp") {
+    if !needs::program("nghttp", "nghttp2-client") {
         return;
     }
     let address = server();
@@ -272,7 +261,7 @@ fn nghttp_gets_what_it_asks_for() {
 
 #[test]
 fn h2load_loses_nothing() {
-    if !has("h2load") {
+    if !needs::program("h2load", "nghttp2-client") {
         return;
     }
     let address = server();

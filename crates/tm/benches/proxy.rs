@@ -14,67 +14,29 @@ mod instance;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
+use hitless_harness::figures::{Arguments, Document, Figure};
 use hitless_tm::control::{Outcome, Request};
 use instance::{HttpClient, Instance, Options, own_address};
 
-/// One figure.
-struct Row {
-    measure: String,
-    unit: &'static str,
-    ours: f64,
-    /// What else is to be said of it, for people.
-    note: String,
-}
+type Measure = fn() -> Vec<Figure>;
 
-fn row(measure: impl Into<String>, unit: &'static str, ours: f64) -> Row {
-    Row {
-        measure: measure.into(),
-        unit,
-        ours,
-        note: String::new(),
-    }
-}
+/// Each part, with what measures it.
+const PARTS: [(&str, Measure); 3] = [("exchange", exchange), ("bulk", bulk), ("stall", stall)];
 
-fn main() {
-    let words: Vec<String> = std::env::args().skip(1).collect();
-    let has = |word: &str| words.iter().any(|found| found == word);
-    let part = words.iter().find(|word| !word.starts_with('-'));
-    let parts = [
-        ("exchange", exchange as fn() -> Vec<Row>),
-        ("bulk", bulk),
-        ("stall", stall),
-    ];
-    // What `cargo test --benches` runs is not asked for figures.
-    if !has("--bench") || part.is_some_and(|part| parts.iter().all(|(name, _)| name != part)) {
-        return eprintln!("parts: exchange, bulk, stall");
-    }
-    let chosen = parts
+fn main() -> ExitCode {
+    let arguments = match Arguments::read(&PARTS.map(|(name, _)| name)) {
+        Ok(arguments) => arguments,
+        Err(code) => return code,
+    };
+    let figures = PARTS
         .iter()
-        .filter(|(name, _)| part.is_none_or(|part| part == name));
-    let rows: Vec<Row> = chosen.flat_map(|(_, measure)| measure()).collect();
-    if has("--json") {
-        let rows: Vec<serde_json::Value> = rows
-            .iter()
-            .map(|row| {
-                serde_json::json!({
-                    "measure": row.measure,
-                    "unit": row.unit,
-                    "ours": (row.ours * 1000.0).round() / 1000.0,
-                    "peers": {},
-                    "goal": "none",
-                    "met": true,
-                })
-            })
-            .collect();
-        println!("{}", serde_json::json!({ "group": "proxy", "rows": rows }));
-    } else {
-        for row in rows {
-            println!("{}: {:.2} {} {}", row.measure, row.ours, row.unit, row.note);
-        }
-    }
+        .filter(|(name, _)| arguments.wants(name))
+        .flat_map(|(_, measure)| measure())
+        .collect();
+    Document::new("proxy", figures).print(&arguments)
 }
 
 fn site(raw: SocketAddr, web: SocketAddr) -> String {
@@ -158,7 +120,7 @@ fn get(client: &mut HttpClient, count: usize) {
     assert_eq!(body.len(), count);
 }
 
-fn exchange() -> Vec<Row> {
+fn exchange() -> Vec<Figure> {
     const BODY: usize = 100;
     const CLIENTS: usize = 16;
     let rounds: usize = 4_000;
@@ -194,21 +156,18 @@ fn exchange() -> Vec<Row> {
     rows
 }
 
-fn figure(what: &str, unit: &'static str, figures: &mut [f64]) -> Row {
+fn figure(what: &str, unit: &'static str, figures: &mut [f64]) -> Figure {
     figures.sort_by(f64::total_cmp);
     let (low, median, high) = (
         figures[0],
         figures[figures.len() / 2],
         figures[figures.len() - 1],
     );
-    Row {
-        note: format!("({low:.2} to {high:.2})"),
-        ..row(what, unit, median)
-    }
+    Figure::new(what, unit, median).note(format!("({low:.2} to {high:.2})"))
 }
 
 /// What `strace` counts while `work` is done; nothing if it is not installed.
-fn count_calls(pid: i32, work: impl Fn(), units: u64) -> Vec<Row> {
+fn count_calls(pid: i32, work: impl Fn(), units: u64) -> Vec<Figure> {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("calls");
     let strace = Command::new("strace")
@@ -240,13 +199,17 @@ fn count_calls(pid: i32, work: impl Fn(), units: u64) -> Vec<Row> {
         let (count, name) = (words.next(), words.next());
         if let (Some(Ok(count)), Some(name)) = (count.map(str::parse::<u64>), name) {
             let ours = count as f64 / units as f64;
-            rows.push(row(format!("system calls of a request, {name}"), "1", ours));
+            rows.push(Figure::new(
+                format!("system calls of a request, {name}"),
+                "1",
+                ours,
+            ));
         }
     }
     rows
 }
 
-fn bulk() -> Vec<Row> {
+fn bulk() -> Vec<Figure> {
     const BODY: usize = 256 << 20;
     let (web, raw) = (member(BODY), source());
     let options = Options {
@@ -284,7 +247,7 @@ fn bulk() -> Vec<Row> {
     ]
 }
 
-fn stall() -> Vec<Row> {
+fn stall() -> Vec<Figure> {
     let mut rows = Vec::new();
     for (kind, count) in [("http", 10_000), ("raw", 4_500)] {
         let web = member(100);
@@ -328,11 +291,12 @@ fn stall() -> Vec<Row> {
                 instance.labelled(&format!("hitless_change_{name}{{change=\"{change}\"}}"))
             };
             let of = format!("{count} {kind} connections, {change}");
-            let in_ms =
-                |what: &str, seconds: f64| row(format!("{of}: {what}"), "ms", seconds * 1000.0);
+            let in_ms = |what: &str, seconds: f64| {
+                Figure::new(format!("{of}: {what}"), "ms", seconds * 1000.0)
+            };
             let count_of = |name: &str| {
                 let what = name.replace('_', " ");
-                row(format!("{of}: {what}"), "1", figure(name))
+                Figure::new(format!("{of}: {what}"), "1", figure(name))
             };
             rows.extend([
                 count_of("carried_connections"),

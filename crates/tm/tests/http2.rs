@@ -14,6 +14,7 @@ use common::h2::H2Client;
 use common::{
     Echo, HttpClient, Instance, Options, fill, own_address, read_head, wait_for, wrong_byte,
 };
+use hitless_harness::needs;
 use hitless_proto::http2::{ErrorCode, Limits};
 use hitless_tm::control::{Outcome, Request};
 
@@ -377,8 +378,7 @@ fn after_a_kill_clients_are_told_and_requests_are_counted() {
 
 #[test]
 fn h2load_loses_nothing() {
-    if Command::new("h2load").arg("--version").output().is_err() {
-        eprintln!("skipped: h2load is not installed");
+    if !needs::program("h2load", "nghttp2-client") {
         return;
     }
     let member = Echo::http();

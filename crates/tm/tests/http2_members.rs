@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use common::h2::H2Client;
 use common::{Echo, HttpClient, Instance, Options, h2_member, own_address, wait_for};
+use hitless_harness::needs;
 use hitless_proto::http2::{ErrorCode, Limits};
 use hitless_tm::control::{Outcome, Request};
 
@@ -297,8 +298,7 @@ fn a_successor_that_fails_gives_all_back() {
 
 #[test]
 fn h2load_loses_nothing_over_upgrades() {
-    if Command::new("h2load").arg("--version").output().is_err() {
-        eprintln!("skipped: h2load is not installed");
+    if !needs::program("h2load", "nghttp2-client") {
         return;
     }
     let member = h2_member::start(Limits::default(), stays());

@@ -7,13 +7,13 @@ mod common;
 use std::fs;
 use std::io::Read;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use common::h2::H2Client;
 use common::{HttpClient, Instance, own_address, wait_for};
+use hitless_harness::needs;
 use hitless_tm::control::{Outcome, Request};
 
 const NGINX: &str = "/usr/sbin/nginx";
@@ -121,8 +121,7 @@ fn browse(address: SocketAddr, stop: &AtomicBool, count: &AtomicU64) -> u64 {
 
 #[test]
 fn nginx_as_members_is_served_from_over_upgrades() {
-    if !Path::new(NGINX).exists() {
-        eprintln!("skipped: {NGINX} is not installed (`cargo xtask setup`)");
+    if !needs::program("nginx", "nginx-light") {
         return;
     }
     let nginx = Nginx::start("");
@@ -199,8 +198,7 @@ fn nginx_as_members_is_served_from_over_upgrades() {
 /// Its connections take ten requests each, so that it says GOAWAY all the time.
 #[test]
 fn nginx_as_members_of_http_2_is_served_from_over_upgrades() {
-    if !Path::new(NGINX).exists() {
-        eprintln!("skipped: {NGINX} is not installed (`cargo xtask setup`)");
+    if !needs::program("nginx", "nginx-light") {
         return;
     }
     let nginx = Nginx::start("http2");

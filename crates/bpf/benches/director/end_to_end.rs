@@ -20,13 +20,13 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use hitless_bpf::{AddressKind, AttachMode, Director, Hop, Identity, Ingress, Vni};
+use hitless_harness::figures::{Figure, median};
 use hitless_net::{Namespace, Netlink, Offload, attach_pass, set_offload};
 use libbpf_rs::libbpf_sys;
 use rustix::event::epoll;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, LinkNameSpaceType, move_into_link_name_space, sched_setaffinity};
 
-use crate::figure::{Figure, median};
 use crate::put_first;
 use crate::scene::{KEY, VNI, all_to_one, slot};
 use crate::wrapped::Bench;

@@ -3,10 +3,9 @@
 //!
 //! Each figure is the median of several test runs of many packets, less the price of the wrapper
 //! that restores the packet in between (`src/c/bench.h`). Figures of one run compare; those of
-//! different machines do not. `--programs` leaves out what is measured end to end.
+//! different machines do not. The parts: `programs`, `end-to-end`; without a part both.
 
 mod end_to_end;
-mod figure;
 mod programs;
 mod scene;
 mod wrapped;
@@ -17,9 +16,10 @@ use std::process::{Command, ExitCode, Stdio, id};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
+use hitless_bpf::Director;
+use hitless_harness::figures::{Arguments, Document, Figure, median};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
-use crate::figure::{Document, Figure, median, print_table};
 use crate::programs::{measure_director, measure_ingress, measure_rows};
 use crate::scene::{filled_director, filled_ingress};
 use crate::wrapped::{Bench, ROUNDS};
@@ -38,34 +38,23 @@ fn main() -> ExitCode {
             }
         };
     }
-    let is_json = std::env::args().any(|argument| argument == "--json");
-    match measure() {
-        Ok(rows) => {
-            let met = rows.iter().all(|row| row.met);
-            let document = Document {
-                group: "director",
-                rows,
-            };
-            if is_json {
-                println!(
-                    "{}",
-                    serde_json::to_string(&document).expect("figures are plain data")
-                );
-            } else {
-                print_table(&document.rows);
-            }
-            if met {
-                ExitCode::SUCCESS
-            } else {
-                ExitCode::FAILURE
-            }
-        }
+    let arguments = match Arguments::read(&[PROGRAMS, END_TO_END]) {
+        Ok(arguments) => arguments,
+        Err(code) => return code,
+    };
+    match measure(&arguments) {
+        Ok(rows) => Document::new("director", rows).print(&arguments),
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::from(2)
         }
     }
 }
+
+/// Director and ingress alone.
+const PROGRAMS: &str = "programs";
+/// A guest's CPU with and without our ingress.
+const END_TO_END: &str = "end-to-end";
 
 /// A bpf file system in a private folder.
 struct Pins(PathBuf);
@@ -115,24 +104,33 @@ fn put_first(thread: u32) {
     }
 }
 
-fn measure() -> Result<Vec<Figure>> {
+fn measure(arguments: &Arguments) -> Result<Vec<Figure>> {
     put_first(id());
     let pins = Pins::new()?;
     let director = filled_director(&pins.0)?;
     let _ingress = filled_ingress(&pins.0)?;
     let mut figures = Vec::new();
+    if arguments.wants(PROGRAMS) {
+        measure_programs(&pins, &director, &mut figures)?;
+    }
+    if arguments.wants(END_TO_END) {
+        end_to_end::measure(&pins.0, &mut figures)?;
+    }
+    Ok(figures)
+}
+
+fn measure_programs(pins: &Pins, director: &Director, figures: &mut Vec<Figure>) -> Result<()> {
     let bench = Bench::load(
         include_bytes!(concat!(env!("OUT_DIR"), "/bench_director.bpf.o")),
         &pins.tables("director")?,
     )?;
-    measure_director(&bench, &mut figures)?;
-    let floors = [figures[0].peers["floor"], figures[3].peers["floor"]];
+    let floors = measure_director(&bench, figures)?;
     let ingress_bench = Bench::load(
         include_bytes!(concat!(env!("OUT_DIR"), "/bench_ingress.bpf.o")),
         &pins.tables("ingress")?,
     )?;
-    measure_ingress(&ingress_bench, floors, &mut figures)?;
-    figures.push(measure_rows(&director)?);
+    measure_ingress(&ingress_bench, floors, figures)?;
+    figures.push(measure_rows(director)?);
     let mut barriers = Vec::new();
     for _ in 0..ROUNDS {
         let start = Instant::now();
@@ -140,8 +138,5 @@ fn measure() -> Result<Vec<Figure>> {
         barriers.push(start.elapsed().as_secs_f64() * 1_000.0);
     }
     figures.push(Figure::new("barrier behind rows", "ms", median(barriers)));
-    if !std::env::args().any(|argument| argument == "--programs") {
-        end_to_end::measure(&pins.0, &mut figures)?;
-    }
-    Ok(figures)
+    Ok(())
 }

@@ -6,9 +6,9 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use hitless_core::flow::{PROTOCOL_TCP, destination_state};
+use hitless_harness::figures::median;
 use libbpf_rs::{MapCore as _, MapFlags, Object, ObjectBuilder, libbpf_sys};
 
-use crate::figure::median;
 use crate::scene::{KEY, packet4, row};
 
 /// Runs of each program, of which the median counts.

@@ -9,15 +9,6 @@ use std::path::{Path, PathBuf};
 
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
-/// Whether this process may load programs. Says why not.
-pub fn is_root() -> bool {
-    let is_root = rustix::process::geteuid().is_root();
-    if !is_root {
-        eprintln!("skipped: needs root");
-    }
-    is_root
-}
-
 /// A bpf file system in a private folder, unmounted and removed at the end.
 pub struct BpfFolder(PathBuf);
 

@@ -142,14 +142,14 @@ impl Tail<'_> {
 }
 
 /// Writes one message.
-pub(super) fn write<M: Message>(writer: &mut impl Write, mut message: M) -> io::Result<()> {
+pub fn write<M: Message>(writer: &mut impl Write, mut message: M) -> io::Result<()> {
     let mut tail = Vec::new();
     message.pack(&mut tail);
     write_frame(writer, &serde_json::to_vec(&message)?, &tail)
 }
 
 /// Reads one message; none at the end of the stream.
-pub(super) fn read<M: Message>(reader: &mut impl Read) -> io::Result<Option<M>> {
+pub fn read<M: Message>(reader: &mut impl Read) -> io::Result<Option<M>> {
     let Some((frame, json_bytes)) = read_frame(reader)? else {
         return Ok(None);
     };

@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use hitless_api::{BlockingClient, ChangeState, Order};
+use hitless_harness::needs;
 use hitless_net::{
     Namespace, Netlink, NextHop, Offload, Prefix, Route, VethEnd, attach_pass, set_offload,
 };
@@ -107,9 +108,9 @@ fn route(namespace: &Namespace, to: &str, interface: &str, gateway: &str) {
 
 impl Bench {
     /// Clients, a router and two nodes without an agent. None: this is not root, which is said.
+    #[track_caller]
     pub fn new() -> Option<Self> {
-        if !rustix::process::geteuid().is_root() {
-            eprintln!("skipped: needs root for network namespaces and BPF");
+        if !needs::root() {
             return None;
         }
         // A test that panicked has left nothing of this behind.
