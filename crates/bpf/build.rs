@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::hash::Hasher as _;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::{env, fs};
 
 use libbpf_cargo::SkeletonBuilder;
@@ -12,6 +13,17 @@ const OBJECTS: [&str; 4] = ["director", "ingress", "bench_director", "bench_ingr
 fn main() {
     let sources = Path::new("src/c");
     println!("cargo::rerun-if-changed=src/c");
+    let missing = missing_packages();
+    if !missing.is_empty() {
+        // No panic: where in this file it stopped is of no use to who has to install something.
+        eprintln!(
+            "error: the BPF programs cannot be compiled: missing Debian packages: {0}\n\
+             run `cargo xtask setup`, or\n  \
+             sudo apt-get update && sudo apt-get install --no-install-recommends {0}",
+            missing.join(" ")
+        );
+        std::process::exit(1);
+    }
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
     let arch = env::var("CARGO_CFG_TARGET_ARCH").expect("cargo sets the target's parts");
     let headers = format!("-idirafter/usr/include/{arch}-linux-gnu");
@@ -33,6 +45,21 @@ fn main() {
             .unwrap_or_else(|error| panic!("{name}.bpf.c does not compile: {error:#}"));
     }
     fs::write(out.join("abi.rs"), abi_in_rust(sources)).expect("OUT_DIR is writable");
+}
+
+/// The packages of what this script itself uses; those of libbpf's build are its own matter.
+fn missing_packages() -> Vec<&'static str> {
+    let has_clang = Command::new("clang").arg("--version").output().is_ok();
+    [
+        (has_clang, "clang"),
+        (
+            Path::new("/usr/include/linux/bpf.h").exists(),
+            "linux-libc-dev",
+        ),
+    ]
+    .into_iter()
+    .filter_map(|(is_there, package)| (!is_there).then_some(package))
+    .collect()
 }
 
 /// Constants and counter names of `abi.h`, and a digest of each program's tables.

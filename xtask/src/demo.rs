@@ -1,14 +1,15 @@
 //! `cargo xtask demo`: two builds of hitless, then the lab's demo script over them.
 //!
 //! Standard output belongs to the lab: its table, or with `--json` one document. Everything else
-//! goes to standard error.
+//! goes to standard error. What keeps the lab from starting is a document of the same form.
 
 use std::fs;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Error, Result, bail};
+use serde_json::json;
 
-use crate::run::{cargo, check, program, root, target_dir};
+use crate::run::{cargo, check, program, root, shown, target_dir};
 use crate::setup;
 
 pub(crate) const SCRIPT: &str = "crates/lab/demo.yaml";
@@ -22,19 +23,39 @@ pub(crate) fn command(args: &[String]) -> Result<()> {
             other => bail!("demo knows --json, found {other:?}"),
         }
     }
-    let (first, second) = builds()?;
-    let mut lab = program(&first);
-    lab.args(["lab", "run", SCRIPT])
-        .env("HITLESS_SECOND_BUILD", &second);
-    if json {
-        lab.arg("--json");
+    let started = builds().and_then(|(first, second)| {
+        let mut lab = program(&first);
+        lab.args(["lab", "run", SCRIPT])
+            .env("HITLESS_SECOND_BUILD", &second);
+        if json {
+            lab.arg("--json");
+        }
+        let line = shown(&lab);
+        let status = lab.status();
+        Ok((
+            status.with_context(|| format!("cannot start `{line}`"))?,
+            line,
+        ))
+    });
+    let (status, line) = started.inspect_err(|error| {
+        if json {
+            println!("{}", not_begun(error));
+        }
+    })?;
+    if !status.success() {
+        bail!("`{line}` failed: {status}");
     }
-    check(&mut lab)
+    Ok(())
+}
+
+/// The document of a run without steps.
+fn not_begun(error: &Error) -> String {
+    json!({ "kept": false, "steps": [], "error": format!("{error:#}") }).to_string()
 }
 
 /// Two builds of the release binary that differ in their build id, where a lab can run.
 pub(crate) fn builds() -> Result<(PathBuf, PathBuf)> {
-    let report = setup::ensure()?;
+    let report = setup::ensure();
     if !report.can_build() {
         bail!("hitless cannot be built without the packages named above");
     }
@@ -47,8 +68,8 @@ pub(crate) fn builds() -> Result<(PathBuf, PathBuf)> {
              `hitless serve` works without"
         );
     }
-    if !report.missing.is_empty() {
-        bail!("the lab needs the packages named above");
+    if report.lacks(setup::OF_LAB) {
+        bail!("the lab needs {}, see above", setup::OF_LAB.join(" and "));
     }
     Ok((build("1")?, build("2")?))
 }
@@ -69,4 +90,17 @@ fn build(id: &str) -> Result<PathBuf> {
     fs::copy(target_dir().join("release/hitless"), &fresh).context("cannot copy the binary")?;
     fs::rename(&fresh, &copy).context("cannot put the binary in place")?;
     Ok(copy)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_reads_documents_gets_one_also_where_the_lab_never_began() {
+        let error = Error::msg("no such file").context("cannot build");
+        let document: serde_json::Value = serde_json::from_str(&not_begun(&error)).unwrap();
+        let expected = json!({ "kept": false, "steps": [], "error": "cannot build: no such file" });
+        assert_eq!(document, expected);
+    }
 }

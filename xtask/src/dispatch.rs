@@ -97,7 +97,7 @@ pub(crate) fn command(name: &str, args: &[String]) -> Result<()> {
             target.package
         );
     }
-    setup::ensure()?;
+    setup::ensure();
     let mut command = cargo();
     match target.program {
         Program::Binary(binary) => {

@@ -24,17 +24,19 @@ cargo xtask COMMAND
 
   setup                 install the Debian packages and cargo tools that the other commands need,
                         or say what is missing
-  test                  everything that has to pass: format, lints, licences, tidy, all tests
+  test [--plain]        everything that has to pass: format, lints, licences, tidy, all tests;
+                        --plain: under `cargo test`, also where cargo-nextest is installed
   tidy [--wrap]         the rules of the source tree: layers, sizes, words, links; wrap long comments
   kernel                load every BPF program on Debian 12's own kernel, booted under QEMU
   readme                run every command that README and the guide show
   demo [--json]         build two builds of hitless and show every change under live traffic
   model [ARGS]          search the row protocol's states, and find each rule's counterexample
   sim [ARGS]            whole clusters in virtual time with faults, in lock-step with the model
-  bench GROUP [--json]  measure a group beside its reference: director, codec
+  bench GROUP [--json]  measure a group beside its reference: director, codec,
+                        http2, proxy
   soak [ARGS]           the demo's changes over and over, an hour long
   properties [ARGS]     the property tests with other cases in each round, five minutes long
-  fuzz [ARGS]           throw damaged bytes at everything that reads the network
+  fuzz [ARGS]           throw damaged bytes at codecs, snapshots and datagrams; `fuzz --help` lists them
 ";
 
 fn main() -> ExitCode {

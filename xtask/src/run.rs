@@ -55,6 +55,14 @@ pub(crate) fn cargo() -> Command {
     cargo
 }
 
+/// Whether a program is there, also where only administrators have it in their path.
+pub(crate) fn is_installed(name: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain(["/usr/sbin".into(), "/sbin".into()])
+        .any(|folder: PathBuf| folder.join(name).is_file())
+}
+
 /// The command line as one would type it.
 pub(crate) fn shown(command: &Command) -> String {
     let mut line = String::new();

@@ -1,8 +1,8 @@
 //! What the other commands need of the machine: Debian packages and cargo tools, each with its
 //! reason.
 //!
-//! As root, what is missing is installed. Otherwise it is named, with the command that would
-//! install it and what does not work without it. No package's service is left running: a cluster of
+//! As root, what is missing is installed. What cannot be, and without root all of it, is named, with
+//! the command that would install it and what does not work without it. No package's service is left running: a cluster of
 //! ours starts its own servers, in namespaces of its own.
 
 use std::fs;
@@ -10,7 +10,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Stdio;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Error, Result, bail};
 
 use crate::run::{self, cargo, check, program};
 
@@ -77,19 +77,34 @@ pub(crate) const PACKAGES: &[Package] = &[
         "the test of README",
     ),
     part(
+        "nghttp2-client",
+        "another client of HTTP/2, and one that measures",
+        "tests with nghttp and h2load",
+    ),
+    part(
         "qemu-system-x86",
         "boots Debian's own kernel",
         "the test on Debian's kernel",
     ),
 ];
 
+/// What the lab does not work without.
+pub(crate) const OF_LAB: &[&str] = &["iproute2", "nginx-light"];
+
+/// What needs root, whatever is installed.
+const WITHOUT_ROOT: &str = "\
+without root are left out: lab, demo, the figures of `bench director`, and the tests that need
+  namespaces or BPF; run cargo with `sudo -E` for these
+";
+
 /// The version of cargo-deny that `deny.toml` is written for.
 const CARGO_DENY: &str = "0.20.2";
 
 /// What is missing after `setup`.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Report {
     pub(crate) missing: Vec<Package>,
+    pub(crate) is_root: bool,
 }
 
 impl Report {
@@ -100,10 +115,19 @@ impl Report {
             .all(|package| package.need != Need::Build)
     }
 
-    /// What is missing, how to get it, and what still works. Empty if nothing is missing.
+    /// Whether one of these packages is missing.
+    pub(crate) fn lacks(&self, packages: &[&str]) -> bool {
+        self.missing
+            .iter()
+            .any(|package| packages.contains(&package.name))
+    }
+
+    /// What is missing, how to get it, and what still works. Empty if nothing is missing, root
+    /// included.
     pub(crate) fn shown(&self) -> String {
+        let without_root = if self.is_root { "" } else { WITHOUT_ROOT };
         if self.missing.is_empty() {
-            return String::new();
+            return without_root.to_owned();
         }
         let mut text = String::from("missing Debian packages:\n");
         for package in &self.missing {
@@ -125,6 +149,9 @@ impl Report {
         } else {
             "what still works: nothing until the packages of the build are there\n"
         };
+        if self.can_build() {
+            text += without_root;
+        }
         text
     }
 }
@@ -134,18 +161,18 @@ pub(crate) fn command(args: &[String]) -> Result<()> {
     if let Some(arg) = args.first() {
         bail!("setup takes no argument, found {arg:?}");
     }
-    let report = ensure()?;
+    let report = ensure();
     cargo_tools()?;
     if !report.missing.is_empty() {
         bail!("packages are missing, see above");
     }
-    eprintln!("setup: everything is there");
+    eprintln!("setup: every package and tool is there");
     Ok(())
 }
 
 /// Installs the packages that are missing where that is possible, and shows and reports what is
 /// missing still.
-pub(crate) fn ensure() -> Result<Report> {
+pub(crate) fn ensure() -> Report {
     if std::env::var_os("CARGO_TARGET_DIR").is_none()
         && let Some(folder) = run::without_blanks(&run::root())
     {
@@ -154,15 +181,18 @@ pub(crate) fn ensure() -> Result<Report> {
             "setup: building in {folder}, since make, which builds libbpf, knows no blanks in paths"
         );
     }
+    let is_root = run::is_root();
     let mut missing = missing(&PackageState::read());
-    let can_install = run::is_root() && run::works(program("apt-get").arg("--version"));
+    let can_install = is_root && run::works(program("apt-get").arg("--version"));
     if !missing.is_empty() && can_install {
-        install(&missing)?;
+        for failure in install_here(&missing) {
+            eprintln!("setup: {failure:#}");
+        }
         missing = self::missing(&PackageState::read());
     }
-    let report = Report { missing };
+    let report = Report { missing, is_root };
     eprint!("{}", report.shown());
-    Ok(report)
+    report
 }
 
 /// Installs the cargo tools that the tests need and that are missing.
@@ -213,27 +243,46 @@ fn missing(state: &PackageState) -> Vec<Package> {
         .collect()
 }
 
-fn install(packages: &[Package]) -> Result<()> {
+/// Installs all that can be installed. Returns what went wrong.
+fn install(packages: &[Package], apt_get: &mut dyn FnMut(&[&str]) -> Result<()>) -> Vec<Error> {
+    const INSTALL: [&str; 3] = ["install", "--yes", "--no-install-recommends"];
     let names: Vec<&str> = packages.iter().map(|package| package.name).collect();
     eprintln!("setup: installing {}", names.join(" "));
-    let _no_services = NoServices::start()?;
-    // Which packages exist is the mirror's word of today, so the lists are fetched first.
-    check(
-        program("apt-get")
-            .args(["-q", "-q", "update"])
-            .stdout(Stdio::null()),
-    )?;
+    let mut failures = Vec::new();
+    // Which packages exist is the mirror's word of today, so the lists are fetched first. Without
+    // network those of before may do.
+    failures.extend(apt_get(&["update"]).err());
+    if let Err(error) = apt_get(&[&INSTALL, &names[..]].concat()) {
+        failures.push(error);
+        // One that cannot be had keeps none of the others away.
+        for name in names.iter().filter(|_| names.len() > 1) {
+            failures.extend(apt_get(&[&INSTALL, &[*name][..]].concat()).err());
+        }
+    }
+    failures
+}
+
+/// The same on this machine.
+fn install_here(packages: &[Package]) -> Vec<Error> {
+    let _no_services = match NoServices::start() {
+        Ok(guard) => guard,
+        // Better no package than a server that runs.
+        Err(error) => return vec![error],
+    };
+    let mut failures = install(packages, &mut apt_get);
+    let has_nginx = packages.iter().any(|package| package.name == "nginx-light");
+    if has_nginx && Path::new("/run/systemd/system").exists() {
+        // The package enables its service for the next start of the machine, too.
+        failures.extend(check(program("systemctl").args(["--quiet", "disable", "nginx"])).err());
+    }
+    failures
+}
+
+/// Its progress is nobody's interest; what goes wrong comes on standard error.
+fn apt_get(args: &[&str]) -> Result<()> {
     let mut apt = program("apt-get");
     apt.env("DEBIAN_FRONTEND", "noninteractive");
-    apt.args(["-q", "-q", "install", "--yes", "--no-install-recommends"])
-        .args(&names);
-    // Its progress is nobody's interest; what goes wrong comes on standard error.
-    check(apt.stdout(Stdio::null()))?;
-    if names.contains(&"nginx-light") && Path::new("/run/systemd/system").exists() {
-        // The package enables its service for the next start of the machine, too.
-        check(program("systemctl").args(["--quiet", "disable", "nginx"]))?;
-    }
-    Ok(())
+    check(apt.args(["-q", "-q"]).args(args).stdout(Stdio::null()))
 }
 
 /// While it lives, packages that are installed start no service.

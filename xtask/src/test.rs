@@ -1,7 +1,10 @@
 //! `cargo xtask test`: everything that has to pass, in phases, with what each took.
 //!
 //! Tests run under cargo-nextest where it is installed, which gives each its own process, and under
-//! `cargo test` otherwise; tests that take the machine for themselves run one at a time under both.
+//! `cargo test` otherwise, or with `--plain`; tests that take the machine for themselves run one at
+//! a time under both. What the machine lacks is left out, shown with its reason, and counted.
+
+mod left_out;
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
@@ -12,6 +15,7 @@ use crate::metadata::Graph;
 use crate::phases::Phases;
 use crate::run::{self, cargo, check, shown};
 use crate::{kernel, readme, setup, tidy};
+use left_out::LeftOut;
 
 /// Packages whose tests build namespaces, load programs or need a quiet machine: one test at a
 /// time. The same list stands in `.config/nextest.toml`.
@@ -20,22 +24,35 @@ const ALONE: &[&str] = &[
     "hitless-lab",
     "hitless-bpf",
     "hitless-net",
+    "hitless-hypervisor",
     "hitless-control",
     "hitless-carry",
     "hitless-tm",
 ];
 
-/// `cargo xtask test`
+/// What runs the tests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Runner {
+    Nextest,
+    Plain,
+}
+
+/// `cargo xtask test [--plain]`
 pub(crate) fn command(args: &[String]) -> Result<()> {
-    if let Some(arg) = args.first() {
-        bail!("test takes no argument, found {arg:?}: for a part, use cargo test");
-    }
+    let runner = match args {
+        [] if run::works(cargo().args(["nextest", "--version"])) => Runner::Nextest,
+        [] => Runner::Plain,
+        [arg] if arg == "--plain" => Runner::Plain,
+        _ => bail!("test knows --plain, found {args:?}: for a part, use cargo test"),
+    };
     let mut phases = Phases::default();
     let mut counts = Counts::default();
+    let mut left_out = LeftOut::new()?;
     let mut can_build = false;
+    let mut has_deny = Ok(());
     phases.run("setup", || {
-        can_build = setup::ensure()?.can_build();
-        setup::cargo_tools()?;
+        can_build = setup::ensure().can_build();
+        has_deny = setup::cargo_tools();
         if !can_build {
             bail!("the workspace cannot be built without the packages named above");
         }
@@ -43,17 +60,18 @@ pub(crate) fn command(args: &[String]) -> Result<()> {
     });
     phases.run("fmt", || check(cargo().args(["fmt", "--all", "--check"])));
     phases.run("tidy", || tidy::command(&[]));
-    phases.run("deny", || {
-        check(cargo().args([
-            "deny",
-            "--log-level",
-            "error",
-            "check",
-            "bans",
-            "licenses",
-            "sources",
-        ]))
-    });
+    if let Err(error) = has_deny {
+        let reason = format!("cargo-deny cannot be installed: {error:#}");
+        phases.skip("deny", &reason);
+        left_out.phase("deny", &reason);
+        counts.skipped += 1;
+    } else {
+        phases.run("deny", || {
+            let mut deny = cargo();
+            deny.args(["deny", "--log-level", "error", "check"]);
+            check(deny.args(["bans", "licenses", "sources"]))
+        });
+    }
     if can_build {
         phases.run("clippy", || {
             let mut clippy = cargo();
@@ -69,7 +87,7 @@ pub(crate) fn command(args: &[String]) -> Result<()> {
         // The binary comes first: tests start it by its path.
         let built = phases.run("build", || {
             check(cargo().args(["build", "--workspace", "--bins", "--locked", "--quiet"]))?;
-            check(test_runner(&[]).arg("--no-run"))
+            check(test_runner(runner, &[]).arg("--no-run"))
         });
         if built {
             phases.run("kernel", || match kernel::verify()? {
@@ -79,15 +97,21 @@ pub(crate) fn command(args: &[String]) -> Result<()> {
                 }
                 kernel::Outcome::Skipped(reason) => {
                     eprintln!("skipped: {reason}");
+                    left_out.phase("kernel", &reason);
                     counts.skipped += 1;
                     Ok(())
                 }
             });
             phases.run("readme", || {
-                counts.passed += u64::try_from(readme::run_all()?)?;
+                let outcome = readme::run_all()?;
+                counts.passed += u64::try_from(outcome.ran)?;
+                for (place, reason) in &outcome.left_out {
+                    left_out.phase(place, reason);
+                    counts.skipped += 1;
+                }
                 Ok(())
             });
-            phases.run("tests", || run_tests(&mut counts));
+            phases.run("tests", || run_tests(runner, &left_out, &mut counts));
             phases.run("doc tests", || {
                 count(
                     cargo().args(["test", "--workspace", "--doc", "--quiet"]),
@@ -100,6 +124,8 @@ pub(crate) fn command(args: &[String]) -> Result<()> {
     } else {
         phases.skip("tests", "a package of the build is missing");
     }
+    counts.leave_out(left_out.read()?);
+    eprint!("{}", left_out.shown());
     let result = phases.finish();
     println!(
         "{} passed, {} failed, {} skipped",
@@ -111,24 +137,16 @@ pub(crate) fn command(args: &[String]) -> Result<()> {
     result
 }
 
-fn has_nextest() -> bool {
-    run::works(cargo().args(["nextest", "--version"]))
-}
-
-/// The runner over the whole workspace, or over some packages of it.
-fn test_runner(packages: &[&str]) -> Command {
+/// The runner over the whole workspace, or over some packages of it. Benchmarks are no tests.
+fn test_runner(runner: Runner, packages: &[&str]) -> Command {
     let mut command = cargo();
-    if has_nextest() {
-        command.args(["nextest", "run", "--locked", "--cargo-quiet"]);
-    } else {
-        command.args([
-            "test",
-            "--locked",
-            "--quiet",
-            "--all-targets",
-            "--no-fail-fast",
-        ]);
-    }
+    match runner {
+        Runner::Nextest => command.args(["nextest", "run", "--locked", "--cargo-quiet"]),
+        Runner::Plain => {
+            command.args(["test", "--locked", "--quiet", "--no-fail-fast"]);
+            command.args(["--lib", "--bins", "--tests"])
+        }
+    };
     if packages.is_empty() {
         command.arg("--workspace");
     }
@@ -138,8 +156,13 @@ fn test_runner(packages: &[&str]) -> Command {
     command
 }
 
-fn run_tests(counts: &mut Counts) -> Result<()> {
-    if has_nextest() {
+fn run_tests(runner: Runner, left_out: &LeftOut, counts: &mut Counts) -> Result<()> {
+    let test_runner = |packages: &[&str]| {
+        let mut command = test_runner(runner, packages);
+        left_out.collect_from(&mut command);
+        command
+    };
+    if runner == Runner::Nextest {
         return count(&mut test_runner(&[]), counts);
     }
     let members = Graph::read()?.members;
@@ -161,6 +184,12 @@ struct Counts {
 }
 
 impl Counts {
+    /// Tests that found out while they ran that they cannot: the runner calls them passed.
+    fn leave_out(&mut self, tests: u64) {
+        self.passed = self.passed.saturating_sub(tests);
+        self.skipped += tests;
+    }
+
     /// Adds a runner's closing line; other lines are left alone.
     ///
     /// `cargo test`: `test result: ok. 5 passed; 0 failed; 1 ignored; ...`. cargo-nextest: `Summary

@@ -560,7 +560,7 @@ fn linux_resets_at_a_wrong_initial_sequence_number_as_root() {
 /// No program of ours looks at checksums: the guest's stack does, behind them.
 #[test]
 fn a_corrupt_packet_is_dropped_by_the_guest_s_stack_as_root() {
-    if !is_root() {
+    if !needs::root() {
         return;
     }
     let cluster = Cluster::new();

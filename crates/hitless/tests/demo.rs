@@ -1,15 +1,17 @@
-//! A small demo with the product: a guest comes, another goes, all traffic managers are upgraded to
-//! a second build, all of control and all workers are killed, and at last a guest, under traffic
-//! whose every byte is checked.
+//! A small demo with the product: every kind of change that `cargo xtask demo` shows, on a smaller
+//! cluster and with fewer connections, under traffic whose every byte is checked.
 //!
 //! Needs root and nginx; says so and passes where one is missing.
 
 #![allow(clippy::unwrap_used, reason = "a test panics where something is wrong")]
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+
+use hitless_harness::needs;
 
 const HITLESS: &str = env!("CARGO_BIN_EXE_hitless");
 
@@ -28,6 +30,24 @@ steps:
     kind: drain-guest
     streams_last_s: 6
     actions: [{ drain-guest: { guest: tm1, remove: true } }]
+  - name: two, one called back
+    kind: call-back
+    streams_last_s: 6
+    actions:
+      - add-guest: { guest: tm4, node: n1 }
+      - drain-guest: { guest: tm3 }
+      - pause: { ms: 1000 }
+      - call-back: { object: tm3 }
+      - wait-settled
+  - name: add a node
+    kind: add-node
+    actions: [{ add-node: { node: n3 } }, { add-guest: { guest: tm5, node: n3 } }]
+  - name: reboot a node
+    kind: reboot-node
+    streams_last_s: 6
+    seconds_max: 120
+    actions: [{ reboot-node: { node: n3 } }]
+  - { name: replace programs, kind: replace-programs, actions: [replace-programs] }
   - name: upgrade
     kind: upgrade-traffic-managers
     actions: [{ upgrade-traffic-managers: { program: \"${HITLESS_DEMO_PROGRAM}\" } }]
@@ -83,8 +103,7 @@ fn version(program: &Path) -> String {
 
 #[test]
 fn root_nothing_is_lost_while_guests_come_and_go_and_parts_die() {
-    if !rustix::process::geteuid().is_root() || !Path::new("/usr/sbin/nginx").exists() {
-        eprintln!("demo skipped: it needs root and nginx (`cargo xtask setup`)");
+    if !needs::root() || !needs::program("nginx", "nginx-light") {
         return;
     }
     let lab = Lab(format!("d{}", std::process::id() % 1_000_000));
@@ -109,7 +128,11 @@ fn root_nothing_is_lost_while_guests_come_and_go_and_parts_die() {
     let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert!(output.status.success(), "{document:#}");
     let steps = document["steps"].as_array().unwrap();
-    assert_eq!(steps.len(), 6, "{document:#}");
+    let kinds: BTreeSet<&str> = steps
+        .iter()
+        .filter_map(|step| step["kind"].as_str())
+        .collect();
+    assert_eq!(kinds, kinds_of_the_demo(), "{document:#}");
     for step in steps {
         assert!(step["connections"].as_u64().unwrap() >= 66, "{document:#}");
         let may_lose: &[&str] = match step["kind"].as_str().unwrap() {
@@ -122,5 +145,24 @@ fn root_nothing_is_lost_while_guests_come_and_go_and_parts_die() {
             assert!(!is_lost || may_lose.contains(&key), "{document:#}");
         }
     }
-    assert_eq!(steps[2]["proofs"]["programs_replaced"], true);
+    let proof = |kind: &str, name: &str| {
+        let step = steps.iter().find(|step| step["kind"] == kind).unwrap();
+        step["proofs"][name].clone()
+    };
+    for kind in ["upgrade-traffic-managers", "replace-programs"] {
+        assert_eq!(proof(kind, "programs_replaced"), true, "{document:#}");
+    }
+    for kind in ["add-node", "reboot-node"] {
+        let percent = proof(kind, "flows_changed_director_percent");
+        assert!(percent.as_f64().unwrap() >= 20.0, "{document:#}");
+    }
+}
+
+/// The kinds of `cargo xtask demo`'s steps.
+fn kinds_of_the_demo() -> BTreeSet<&'static str> {
+    let script = include_str!("../../lab/demo.yaml");
+    let kinds = script
+        .lines()
+        .filter_map(|line| line.strip_prefix("    kind: "));
+    kinds.collect()
 }

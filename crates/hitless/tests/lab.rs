@@ -13,17 +13,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use hitless_harness::needs;
 use rustix::process::Signal;
 
 const HITLESS: &str = env!("CARGO_BIN_EXE_hitless");
 
-fn can_run(test: &str) -> bool {
-    let is_root = rustix::process::geteuid().is_root();
-    let has_nginx = Path::new("/usr/sbin/nginx").exists();
-    if !is_root || !has_nginx {
-        eprintln!("{test} skipped: a lab needs root and nginx (`cargo xtask setup`)");
-    }
-    is_root && has_nginx
+#[track_caller]
+fn can_run() -> bool {
+    needs::root() && needs::program("nginx", "nginx-light")
 }
 
 /// A lab's id and files, gone when the test ends.
@@ -115,7 +112,7 @@ impl Drop for Lab {
 
 #[test]
 fn root_a_lab_loses_nothing_by_itself_and_goes_again() {
-    if !can_run("lab") {
+    if !can_run() {
         return;
     }
     let lab = Lab::new('a');
@@ -141,7 +138,7 @@ fn root_a_lab_loses_nothing_by_itself_and_goes_again() {
 
 #[test]
 fn root_a_killed_lab_is_taken_down_by_its_guard() {
-    if !can_run("guard") {
+    if !can_run() {
         return;
     }
     let lab = Lab::new('b');
@@ -157,7 +154,7 @@ fn root_a_killed_lab_is_taken_down_by_its_guard() {
 
 #[test]
 fn root_an_interrupted_lab_is_gone_before_its_program() {
-    if !can_run("interrupt") {
+    if !can_run() {
         return;
     }
     let lab = Lab::new('c');
@@ -170,6 +167,100 @@ fn root_an_interrupted_lab_is_gone_before_its_program() {
         // The guard's own files go when it has seen that.
         lab.await_that("all is gone", |lab| lab.left().is_empty());
     }
+}
+
+/// An example's text, as a lab of the test's own.
+fn example(name: &str, lab: &Lab) -> PathBuf {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples");
+    let text = fs::read_to_string(folder.join(name)).unwrap();
+    assert!(text.contains("id: try\n"), "{text}");
+    let path = lab.folder.path().join(name);
+    fs::write(
+        &path,
+        text.replace("id: try\n", &format!("id: {}\n", lab.id)),
+    )
+    .unwrap();
+    path
+}
+
+/// What a command prints that has to succeed.
+fn said(words: &[&str]) -> String {
+    let output = Command::new(HITLESS)
+        .args(words)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{words:?}: {stdout}{stderr}");
+    stdout
+}
+
+#[test]
+fn root_a_lab_that_is_left_up_takes_orders_and_goes_whole() {
+    if !can_run() {
+        return;
+    }
+    let lab = Lab::new('u');
+    let topology = example("lab-topology.yaml", &lab);
+    let up = said(&["lab", "up", topology.to_str().unwrap()]);
+    assert!(up.contains("2 of 2 guests serving, settled"), "{up}");
+    let status = said(&["lab", "status", &lab.id]);
+    assert_eq!(status, up, "up and status say the same");
+    assert!(said(&["lab", "status"]).contains(&status));
+
+    // The command for orders, as it is printed.
+    let orders = status
+        .lines()
+        .find_map(|line| line.trim().strip_prefix("orders:"));
+    let words: Vec<&str> = orders.unwrap().split_whitespace().collect();
+    assert_eq!(words[..3], ["hitless", "get", "guests"], "{status}");
+    let guests = said(&words[1..]);
+    assert!(guests.contains("tm1") && guests.contains("tm2"), "{guests}");
+    let at = ["--controller", words[4], "--watch"];
+    assert_eq!(words[3], at[0]);
+    let order = [&["add", "guest", "tm3", "--node", "n1"], &at[..]].concat();
+    assert!(said(&order).contains(": done; "));
+    assert!(said(&["lab", "status", &lab.id]).contains("3 of 3 guests serving"));
+
+    // And the one for traffic.
+    if needs::program("curl", "curl") {
+        let traffic = status
+            .lines()
+            .find_map(|line| line.trim().strip_prefix("traffic:"));
+        let command = traffic.unwrap().split(" (or ").next().unwrap();
+        let output = Command::new("sh")
+            .args([
+                "-c",
+                &format!("{command} --silent --show-error --fail --max-time 20"),
+            ])
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.stdout.len(), 1024, "{command}: {stderr}");
+    }
+    let down = said(&["lab", "down", &lab.id]);
+    assert_eq!(down, format!("took down lab {}\n", lab.id));
+    lab.await_that("all is gone", |lab| lab.left().is_empty());
+    assert!(!said(&["lab", "status"]).contains(&lab.id));
+}
+
+#[test]
+fn root_the_example_of_a_script_holds() {
+    if !can_run() {
+        return;
+    }
+    let lab = Lab::new('x');
+    let script = example("lab.yaml", &lab);
+    let text = said(&["lab", "run", "--json", script.to_str().unwrap()]);
+    let document: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(document["kept"], true, "{document:#}");
+    assert_eq!(
+        document["steps"].as_array().unwrap().len(),
+        3,
+        "{document:#}"
+    );
 }
 
 #[test]

@@ -4,8 +4,10 @@
 //! Blocks that are fenced as `sh run` are run, those of one document one after the other in one
 //! shell, in a private folder with the examples, and in namespaces of their own for processes and
 //! network: ports are free, and nothing outlives the document. A command in a plain `sh` block has
-//! to stand in [`NOT_RUN`], with the reason.
+//! to stand in [`NOT_RUN`], with the reason. What needs a program that the machine lacks is left
+//! out, and counted.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read;
 use std::os::unix::process::CommandExt;
@@ -24,21 +26,47 @@ const NOT_RUN: &[(&str, &str)] = &[
     ("cargo xtask test", "this very run"),
     (
         "cargo xtask demo",
-        "takes minutes and a release build; its script is the lab's own test",
+        "takes minutes and two release builds; hitless/tests/demo.rs runs a small one of every kind of step",
     ),
-    ("cargo xtask ", "the build tool's own tests run it"),
+    (
+        "cargo xtask setup",
+        "changes the machine; `cargo xtask test` begins with it",
+    ),
+    (
+        "cargo xtask ",
+        "measures or searches for minutes; what they run has tests of its own",
+    ),
     (
         "cargo build --release",
         "takes minutes; the build of this run stands in",
     ),
-    ("export PATH=", "says where the release build is"),
+    (
+        "export PATH=",
+        "says where the release build is; here it is the debug build's folder",
+    ),
     ("git clone ", "this tree was"),
     ("cd ", "where the clone is"),
     ("sudo ", "asks for a password"),
 ];
 
+/// Programs that blocks use and a machine may lack, with their Debian packages. `ip` brings up the
+/// loopback interface for each document.
+const TOOLS: &[(&str, &str)] = &[
+    ("ip", "iproute2"),
+    ("curl", "curl"),
+    ("nginx", "nginx-light"),
+];
+
 /// A document's commands end within this time; each is a matter of seconds.
 const DEADLINE: Duration = Duration::from_secs(120);
+
+/// What became of the blocks.
+#[derive(Debug, Default)]
+pub(crate) struct Outcome {
+    pub(crate) ran: usize,
+    /// Place and reason of each block that this machine cannot run.
+    pub(crate) left_out: Vec<(String, String)>,
+}
 
 /// A fenced block, with the line of its first command.
 #[derive(Debug, PartialEq, Eq)]
@@ -53,16 +81,20 @@ pub(crate) fn command(args: &[String]) -> Result<()> {
         bail!("readme takes no argument, found {arg:?}");
     }
     check(cargo().args(["build", "--quiet", "--package", "hitless"]))?;
-    let ran = run_all()?;
-    eprintln!("readme: {ran} blocks did what they say");
+    let outcome = run_all()?;
+    eprintln!(
+        "readme: {} blocks did what they say, {} left out",
+        outcome.ran,
+        outcome.left_out.len()
+    );
     Ok(())
 }
 
-/// Runs every document's blocks; the binary has to be built. Returns how many blocks ran.
-pub(crate) fn run_all() -> Result<usize> {
-    if !run::works(isolated().arg("true")) {
-        eprintln!("readme: skipped: this machine gives users no namespaces, run it as root");
-        return Ok(0);
+/// Runs every document's blocks; the binary has to be built.
+pub(crate) fn run_all() -> Result<Outcome> {
+    let lacks = lacks();
+    for reason in lacks.values() {
+        eprintln!("readme: {reason}");
     }
     let mut documents = vec!["README.md".to_owned()];
     for folder in ["docs/guide", "docs/reference"] {
@@ -77,17 +109,68 @@ pub(crate) fn run_all() -> Result<usize> {
         }
     }
     documents.sort();
-    let mut ran = 0;
+    let mut outcome = Outcome::default();
     for document in &documents {
         let text = fs::read_to_string(root().join(document))
             .with_context(|| format!("cannot read {document}"))?;
         let blocks = blocks(document, &text)?;
-        if !blocks.is_empty() {
-            run_document(document, &blocks)?;
+        let (can_run, left_out) = split(&blocks, &lacks);
+        if !can_run.is_empty() {
+            run_document(document, can_run)?;
         }
-        ran += blocks.len();
+        outcome.ran += can_run.len();
+        for (block, reason) in left_out {
+            let place = format!("{document}:{}", block.line);
+            eprintln!("readme: left out: {place}: {reason}");
+            outcome.left_out.push((place, reason));
+        }
     }
-    Ok(ran)
+    Ok(outcome)
+}
+
+/// What this machine lacks, by the word that a block has if it needs that, with the reason. The
+/// empty word is in every block.
+fn lacks() -> BTreeMap<&'static str, String> {
+    let mut lacks = BTreeMap::new();
+    for (tool, package) in TOOLS {
+        if !run::is_installed(tool) {
+            // Without `ip` no block runs.
+            let word = if *tool == "ip" { "" } else { *tool };
+            lacks.insert(word, format!("no {tool} (package {package})"));
+        }
+    }
+    if lacks.is_empty() && !run::works(isolated().arg("true")) {
+        let reason = "this machine gives users no namespaces, so this needs root";
+        lacks.insert("", reason.to_owned());
+    }
+    lacks
+}
+
+/// The blocks that can run, and the others. What follows a block that cannot may build on it.
+fn split<'b>(
+    blocks: &'b [Block],
+    lacks: &BTreeMap<&'static str, String>,
+) -> (&'b [Block], Vec<(&'b Block, String)>) {
+    let missing = |block: &Block| {
+        let is_end = |c: char| !c.is_ascii_alphanumeric() && c != '_' && c != '-';
+        let words: Vec<&str> = block.text.split(is_end).collect();
+        let found = lacks
+            .iter()
+            .find(|(word, _)| word.is_empty() || words.contains(*word));
+        found.map(|(_, reason)| reason.clone())
+    };
+    let first = blocks
+        .iter()
+        .enumerate()
+        .find_map(|(at, block)| Some((at, missing(block)?)));
+    let Some((at, reason)) = first else {
+        return (blocks, Vec::new());
+    };
+    let left_out = blocks[at..]
+        .iter()
+        .map(|block| (block, missing(block).unwrap_or_else(|| reason.clone())))
+        .collect();
+    (&blocks[..at], left_out)
 }
 
 /// The blocks to run. An unmarked command that nothing excuses is an error.
@@ -127,15 +210,21 @@ fn blocks(document: &str, text: &str) -> Result<Vec<Block>> {
     Ok(found)
 }
 
-/// A program is started behind this one in namespaces of its own.
+/// A program is started behind this one in namespaces of its own. A user stays who he is there, as
+/// the only one, and gets what it takes to bring an interface up: where he were root, servers would
+/// try to become others, whom his namespace does not have.
 fn isolated() -> Command {
     let mut unshare = program("unshare");
     if !run::is_root() {
-        unshare.args(["--user", "--map-root-user"]);
+        unshare.args(["--user", "--map-current-user", "--keep-caps"]);
     }
     unshare.args(["--net", "--pid", "--fork", "--kill-child", "--mount-proc"]);
     unshare
 }
+
+/// Brings the loopback interface up; what is shown then has a user's rights, if this is one.
+const BEGIN: &str =
+    "ip link set lo up && exec setpriv --inh-caps=-all --ambient-caps=-all bash -c \"$0\"";
 
 fn run_document(document: &str, blocks: &[Block]) -> Result<()> {
     // Short, for the sockets in it.
@@ -146,7 +235,7 @@ fn run_document(document: &str, blocks: &[Block]) -> Result<()> {
     if examples.exists() {
         copy_folder(&examples, &folder.path().join("examples"))?;
     }
-    let mut script = String::from("set -euo pipefail\nip link set lo up\n");
+    let mut script = String::from("set -euo pipefail\n");
     for block in blocks {
         script += &format!("echo '--- {document}:{}'\n{}", block.line, block.text);
     }
@@ -157,7 +246,7 @@ fn run_document(document: &str, blocks: &[Block]) -> Result<()> {
     );
     let mut shell = isolated();
     shell
-        .args(["bash", "-c", &script])
+        .args(["bash", "-c", BEGIN, &script])
         .current_dir(folder.path())
         .process_group(0);
     shell

@@ -1,3 +1,5 @@
+use hitless_harness::needs;
+
 use super::*;
 
 #[test]
@@ -24,6 +26,48 @@ fn a_command_that_is_shown_and_not_run_is_refused() {
 }
 
 #[test]
+fn what_a_machine_lacks_takes_only_what_needs_it() {
+    let block = |line, text: &str| Block {
+        line,
+        text: text.into(),
+    };
+    let all = [
+        block(1, "hitless check -f examples/quickstart.yaml\n"),
+        block(
+            4,
+            "/usr/sbin/nginx -p . -c examples/members.conf\nhitless serve &\n",
+        ),
+        block(9, "curl http://127.0.0.1:8080/\n"),
+        block(12, "hitless stop\n"),
+    ];
+    let lacks = |words: &[&'static str]| -> BTreeMap<&'static str, String> {
+        words
+            .iter()
+            .map(|word| (*word, format!("no {word}")))
+            .collect()
+    };
+    let parts = |words| {
+        let lacks = lacks(words);
+        let (can_run, left_out) = split(&all, &lacks);
+        let left_out: Vec<(usize, String)> = left_out
+            .into_iter()
+            .map(|(block, reason)| (block.line, reason))
+            .collect();
+        (can_run.len(), left_out)
+    };
+    assert_eq!(parts(&[]), (4, Vec::new()));
+    let expected = [(9, "no curl".to_owned()), (12, "no curl".to_owned())];
+    assert_eq!(parts(&["curl"]), (2, expected.to_vec()));
+    let (can_run, left_out) = parts(&["curl", "nginx"]);
+    assert_eq!(can_run, 1);
+    let reasons: Vec<&str> = left_out.iter().map(|(_, reason)| reason.as_str()).collect();
+    assert_eq!(reasons, ["no nginx", "no curl", "no nginx"]);
+    assert_eq!(parts(&[""]).0, 0);
+    // A word is a whole word.
+    assert_eq!(parts(&["ngin"]).0, 4);
+}
+
+#[test]
 fn blocks_share_a_shell_and_nothing_outlives_it() {
     let block = |line, text: &str| Block {
         line,
@@ -40,7 +84,7 @@ fn blocks_share_a_shell_and_nothing_outlives_it() {
         Ok(()) => {}
         // Without root, a machine may refuse namespaces to users.
         Err(error) if error.to_string().contains("unshare failed") => {
-            eprintln!("skipped: {error}");
+            needs::left_out("this machine gives users no namespaces");
             return;
         }
         Err(error) => panic!("{error}"),

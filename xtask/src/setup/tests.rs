@@ -6,7 +6,10 @@ fn report(names: &[&str]) -> Report {
         .filter(|package| names.contains(&package.name))
         .copied()
         .collect();
-    Report { missing }
+    Report {
+        missing,
+        is_root: true,
+    }
 }
 
 #[test]
@@ -61,4 +64,65 @@ fn a_missing_compiler_stops_the_build() {
 #[test]
 fn nothing_missing_says_nothing() {
     assert_eq!(report(&[]).shown(), "");
+}
+
+#[test]
+fn without_root_it_says_what_is_left_out_also_where_every_package_is_there() {
+    let report = Report {
+        is_root: false,
+        ..report(&[])
+    };
+    assert!(
+        report
+            .shown()
+            .starts_with("without root are left out: lab, demo")
+    );
+}
+
+/// An apt that knows some packages, as root sees it, and what it was asked for.
+fn install_from(known: &[&str], is_online: bool) -> (Vec<String>, Vec<String>) {
+    let mut asked = Vec::new();
+    let mut apt_get = |args: &[&str]| {
+        asked.push(args.join(" "));
+        let names = args.iter().skip(1).filter(|arg| !arg.starts_with("--"));
+        let unknown: Vec<_> = names.filter(|name| !known.contains(name)).collect();
+        if args == ["update"] && !is_online || !unknown.is_empty() {
+            bail!("no {unknown:?}");
+        }
+        Ok(())
+    };
+    let failures = install(&report(&["curl", "nginx-light"]).missing, &mut apt_get);
+    let failures = failures.iter().map(ToString::to_string).collect();
+    (asked, failures)
+}
+
+#[test]
+fn packages_are_installed_together() {
+    let (asked, failures) = install_from(&["curl", "nginx-light"], true);
+    let together = "install --yes --no-install-recommends nginx-light curl";
+    assert_eq!(asked, ["update", together]);
+    assert!(failures.is_empty(), "{failures:?}");
+}
+
+#[test]
+fn a_package_that_cannot_be_had_keeps_no_other_away() {
+    let (asked, failures) = install_from(&["curl"], true);
+    assert_eq!(asked.len(), 4, "{asked:?}");
+    assert_eq!(asked[3], "install --yes --no-install-recommends curl");
+    assert_eq!(failures, ["no [\"nginx-light\"]"; 2]);
+}
+
+#[test]
+fn without_network_all_of_it_is_said_and_nothing_ends() {
+    let (_, failures) = install_from(&[], false);
+    assert_eq!(failures.len(), 4, "{failures:?}");
+}
+
+#[test]
+fn the_lab_needs_packages_of_the_list() {
+    assert!(report(&["curl", "iproute2"]).lacks(OF_LAB));
+    assert!(!report(&["curl", "clang"]).lacks(OF_LAB));
+    for name in OF_LAB {
+        assert!(PACKAGES.iter().any(|package| package.name == *name));
+    }
 }

@@ -25,6 +25,36 @@ fn closing_lines_of_both_runners_are_summed() {
 }
 
 #[test]
+fn a_test_that_is_left_out_has_not_passed() {
+    let mut counts = counted(&["test result: ok. 5 passed; 0 failed; 2 ignored; 0 measured"]);
+    counts.leave_out(3);
+    assert_eq!((counts.passed, counts.failed, counts.skipped), (2, 0, 5));
+}
+
+#[test]
+fn benchmarks_are_not_run_as_tests() {
+    let line = shown(&test_runner(Runner::Plain, &["hitless-proto"]));
+    assert!(line.contains("--lib --bins --tests"), "{line}");
+    assert!(
+        !line.contains("--all-targets") && !line.contains("--benches"),
+        "{line}"
+    );
+}
+
+/// The same packages as where nextest runs them one test at a time.
+#[test]
+fn both_runners_leave_the_same_packages_alone() {
+    let text = std::fs::read_to_string(run::root().join(".config/nextest.toml")).unwrap();
+    for package in ALONE {
+        let part = package.strip_prefix("hitless-").unwrap_or("^hitless");
+        assert!(
+            text.contains(part),
+            "{package} is not in .config/nextest.toml"
+        );
+    }
+}
+
+#[test]
 fn other_lines_do_not_count() {
     assert_eq!(
         counted(&[

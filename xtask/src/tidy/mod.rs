@@ -9,6 +9,7 @@ mod files;
 mod layers;
 mod mission;
 mod rows;
+mod unsafe_code;
 mod words;
 mod wrap;
 
@@ -92,6 +93,7 @@ pub(crate) fn command(args: &[String]) -> Result<()> {
     findings.extend(docs::check(&tree));
     findings.extend(mission::check(&tree));
     findings.extend(rows::check(&tree));
+    findings.extend(unsafe_code::check(&tree));
     let (failures, warnings): (Vec<_>, Vec<_>) =
         findings.iter().partition(|finding| finding.is_failure);
     for finding in warnings.iter().chain(&failures) {

@@ -11,6 +11,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
@@ -47,7 +48,12 @@ pub(crate) fn free_address() -> SocketAddr {
 pub(crate) struct User {
     pub(crate) folder: tempfile::TempDir,
     program: PathBuf,
+    /// Who runs the commands. None: who runs the test.
+    uid: Option<u32>,
 }
+
+/// Who has no rights anywhere.
+const NOBODY: u32 = 65_534;
 
 impl User {
     pub(crate) fn new() -> Self {
@@ -56,7 +62,22 @@ impl User {
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let program = folder.path().join("hitless");
         copy_program(&program);
-        Self { folder, program }
+        Self {
+            folder,
+            program,
+            uid: None,
+        }
+    }
+
+    /// One who is not root, also where the test is.
+    pub(crate) fn ordinary() -> Self {
+        let mut user = Self::new();
+        if rustix::process::geteuid().is_root() {
+            let path = user.folder.path();
+            std::os::unix::fs::chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
+            user.uid = Some(NOBODY);
+        }
+        user
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -75,6 +96,9 @@ impl User {
             .env("HITLESS_RUN", self.path("run"))
             .env("NO_COLOR", "1")
             .stdin(Stdio::null());
+        if let Some(uid) = self.uid {
+            command.uid(uid).gid(uid);
+        }
         command
     }
 
