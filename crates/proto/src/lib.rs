@@ -2,6 +2,7 @@
 //!
 //! - [`http1`]: one client connection of an HTTP/1.1 proxy, both directions of it.
 //! - [`http2`]: one end of an HTTP/2 connection, with its streams and tables.
+//! - [`proxy`]: the PROXY protocol's headers, which need no state.
 //! - [`relay`]: one raw TCP pair, half-close and back-pressure.
 //! - [`tls`]: one end of a TLS connection after its handshake.
 //!
@@ -16,6 +17,7 @@
 
 pub mod http1;
 pub mod http2;
+pub mod proxy;
 pub mod relay;
 pub mod tls;
 
