@@ -303,6 +303,13 @@ impl Slot {
         self.kind.store(Kind::Http2 as u32, Ordering::Release);
     }
 
+    /// The connection switched to a protocol that only goes from side to side. The keeper has both
+    /// its sockets.
+    pub fn become_tcp(&self) {
+        self.set_flag(IN_FLIGHT, false);
+        self.kind.store(Kind::Tcp as u32, Ordering::Release);
+    }
+
     /// Gives the slot back.
     pub fn end(&self) {
         self.kind.store(Kind::Free as u32, Ordering::Release);

@@ -10,6 +10,7 @@ pub mod assign;
 pub mod flow;
 pub mod health;
 pub mod ledger;
+pub mod maglev;
 pub mod row;
 pub mod rules;
 pub mod steer;

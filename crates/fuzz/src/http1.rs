@@ -79,7 +79,11 @@ fn drive(connection: &mut Connection, cx: &Context<'_>, seen: &mut Seen) -> bool
                 }
                 let is_over = matches!(
                     event,
-                    Event::Refused(_) | Event::BadMember(_) | Event::Abort(_) | Event::Close
+                    Event::Refused(_)
+                        | Event::BadMember(_)
+                        | Event::Abort(_)
+                        | Event::Close
+                        | Event::Switched
                 );
                 if event != Event::Body {
                     seen.events.push(event);

@@ -69,6 +69,8 @@ pub struct PoolIndex(pub usize);
 pub struct Pool {
     pub name: Name,
     pub method: Method,
+    /// For [`Method::Hash`].
+    pub hash_by: HashBy,
     pub members_protocol: MembersProtocol,
     /// In the order in which they were written; at least one; no address twice.
     pub members: Vec<Member>,
@@ -84,18 +86,45 @@ pub enum Method {
     RoundRobin,
     /// The one with the fewest connections for its weight.
     LeastConnections,
+    /// Of two that are drawn by their weights the one with fewer connections for its weight.
+    Random,
+    /// The one that a hash says of what [`Pool::hash_by`] names, as long as it is usable.
+    Hash,
 }
 
 impl Method {
-    pub const ALL: [Self; 2] = [Self::RoundRobin, Self::LeastConnections];
+    pub const ALL: [Self; 4] = [
+        Self::RoundRobin,
+        Self::LeastConnections,
+        Self::Random,
+        Self::Hash,
+    ];
 
     /// As it is written in a file.
     pub const fn name(self) -> &'static str {
         match self {
             Self::RoundRobin => "round_robin",
             Self::LeastConnections => "least_connections",
+            Self::Random => "random",
+            Self::Hash => "hash",
         }
     }
+}
+
+/// What a pool that chooses by a hash looks at. What lacks it is chosen by the client's address.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HashBy {
+    /// The client's address.
+    Source,
+    /// The host that a request is for.
+    Host,
+    /// A request's path, with its query.
+    Path,
+    /// The first field of this name, in lower case.
+    Header(String),
+    /// The cookie of this name.
+    Cookie(String),
 }
 
 /// What the members of a pool are spoken to in, where a virtual server understands HTTP.

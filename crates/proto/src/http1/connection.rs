@@ -4,7 +4,8 @@
 //! request   Head ─ forward_request ─► Body ─ complete ─► Done ─┐
 //!            │ └─ answer ─────────────► (body discarded) ──────┤ both done: Event::Done
 //! response  Idle ─ request forwarded ─► Head ─ forward_response ─► Body ─ complete ─► Done
-//!                                        └─ 1xx: stays Head
+//!                                        ├─ 1xx: stays Head
+//!                                        └─ 101, if asked for ─► Switched: Event::Switched
 //! ```
 //!
 //! Failure: a fault of the client before the final response head has gone out ends in `Refused`
@@ -34,6 +35,8 @@ pub(super) enum ResponsePhase {
     Head,
     Body,
     Done,
+    /// What follows is no HTTP any more.
+    Switched,
 }
 
 /// One client connection and its exchange with a member.
@@ -55,6 +58,8 @@ pub struct Connection {
     pub(super) minor: u8,
     /// The request is HEAD: its response has no body.
     pub(super) is_head: bool,
+    /// The request asks for a WebSocket: 101 would be right.
+    pub(super) asks_websocket: bool,
     /// The client waits for 100 before it sends the body.
     pub(super) awaits_continue: bool,
     pub(super) client_closes: bool,
@@ -93,6 +98,7 @@ impl Connection {
             has_begun: false,
             minor: 1,
             is_head: false,
+            asks_websocket: false,
             awaits_continue: false,
             client_closes: false,
             member_closes: false,
@@ -139,7 +145,8 @@ impl Connection {
     /// Whether the final response head has gone out: from then on a failure cannot be answered any
     /// more.
     pub fn has_responded(&self) -> bool {
-        matches!(self.response, ResponsePhase::Body | ResponsePhase::Done)
+        use ResponsePhase::{Body, Done, Switched};
+        matches!(self.response, Body | Done | Switched)
     }
 
     /// Uses input of one side up to the next event. The output of a request's bytes is for the
@@ -163,6 +170,7 @@ impl Connection {
         let head = &work.head;
         encode::request(head, input, cx, &mut work.out);
         self.begin_exchange(cx, head, Wire::Same);
+        self.asks_websocket = head.facts.is_websocket;
         self.response = ResponsePhase::Head;
         head.len
     }
@@ -227,6 +235,12 @@ impl Connection {
     pub fn forward_response(&mut self, cx: &Context<'_>, input: &[u8], work: &mut Work) -> usize {
         let head = &work.head;
         self.since_us[1] = cx.now_us;
+        if head.status == 101 {
+            let nothing = ConnectionLine::Nothing;
+            encode::response(head, input, cx, false, nothing, &mut work.out);
+            self.response = ResponsePhase::Switched;
+            return head.len;
+        }
         if head.is_interim() {
             self.interim += 1;
             self.awaits_continue &= head.status != 100;
@@ -236,6 +250,7 @@ impl Connection {
             }
             return head.len;
         }
+        self.asks_websocket = false;
         let facts = &head.facts;
         let left = match facts.length {
             _ if self.is_head || matches!(head.status, 204 | 304) => Left::Empty,
@@ -299,6 +314,23 @@ impl Connection {
         head.len
     }
 
+    /// Whether 101 was passed on: what is stuck and what follows from either side goes to the other
+    /// as it is.
+    pub fn has_switched(&self) -> bool {
+        self.response == ResponsePhase::Switched
+    }
+
+    /// What is stuck after the switch becomes output, where none waits before it. False: that of a
+    /// side waits, or has to go first.
+    pub fn pass_switched(&mut self) -> bool {
+        let is_free = self.has_switched() && self.unsent.iter().all(Vec::is_empty);
+        if is_free {
+            let [from_client, from_member] = &mut self.stuck;
+            self.unsent = [std::mem::take(from_member), std::mem::take(from_client)];
+        }
+        is_free
+    }
+
     /// Whether a response's head was taken whose body is still to come.
     pub fn is_in_response_body(&self) -> bool {
         self.response == ResponsePhase::Body
@@ -326,6 +358,7 @@ impl Connection {
         };
         self.minor = head.minor;
         self.is_head = head.method == Method::Head;
+        self.asks_websocket = false;
         self.awaits_continue = facts.expects_continue;
         self.client_closes |= facts.closes;
         self.member_closes = false;

@@ -20,6 +20,8 @@ pub(super) enum ConnectionLine {
     Close,
 }
 
+const WEBSOCKET: &[u8] = b"upgrade: websocket\r\nconnection: upgrade\r\n";
+
 /// Writes the request head for the member: always HTTP/1.1, origin form, one Host field.
 pub(super) fn request(head: &Head, input: &[u8], cx: &Context<'_>, out: &mut Vec<u8>) {
     let facts = &head.facts;
@@ -46,6 +48,9 @@ pub(super) fn request(head: &Head, input: &[u8], cx: &Context<'_>, out: &mut Vec
     copy_lines(head, input, start, is_removed, out);
     if facts.is_chunked {
         out.extend_from_slice(b"transfer-encoding: chunked\r\n");
+    }
+    if facts.is_websocket {
+        out.extend_from_slice(WEBSOCKET);
     }
     if facts.takes_trailers {
         out.extend_from_slice(b"te: trailers\r\nconnection: te\r\n");
@@ -99,6 +104,9 @@ pub(super) fn response(
     copy_lines(head, input, start, is_removed, out);
     if is_chunked {
         out.extend_from_slice(b"transfer-encoding: chunked\r\n");
+    }
+    if head.status == 101 {
+        out.extend_from_slice(WEBSOCKET);
     }
     if let (false, false, Some(date)) = (facts.has_date, head.is_interim(), cx.date) {
         out.extend_from_slice(b"date: ");

@@ -32,6 +32,7 @@ impl Connection {
             false => RequestPhase::Head,
         };
         self.response = ResponsePhase::Idle;
+        self.asks_websocket = false;
         self.request_body = NO_BODY;
         self.response_body = NO_BODY;
         self.scanned = [0; 2];
@@ -92,6 +93,7 @@ impl Connection {
                 self.finish(cx.limits, false).unwrap_or(Event::Body)
             }
             ResponsePhase::Body => Event::Abort(Refusal::MemberClosed),
+            ResponsePhase::Switched => Event::Switched,
         }
     }
 
@@ -114,7 +116,9 @@ impl Connection {
             (Side::Client, _) => Event::Abort(Refusal::ClientClosed),
             (Side::Member, ResponsePhase::Idle) => Event::Wait,
             (Side::Member, ResponsePhase::Head) => Event::BadMember(Refusal::MemberClosed),
-            (Side::Member, ResponsePhase::Body) => Event::Abort(Refusal::MemberClosed),
+            (Side::Member, ResponsePhase::Body | ResponsePhase::Switched) => {
+                Event::Abort(Refusal::MemberClosed)
+            }
             (Side::Member, ResponsePhase::Done) => {
                 self.member_closes = true;
                 self.request_body.wire = Wire::Discard;
@@ -155,7 +159,10 @@ impl Connection {
             (RequestPhase::Done, ResponsePhase::Body) => {
                 (member, limits.body_time_us, Refusal::MemberStalls)
             }
-            (RequestPhase::Done, ResponsePhase::Idle | ResponsePhase::Done) => return None,
+            (
+                RequestPhase::Done,
+                ResponsePhase::Idle | ResponsePhase::Done | ResponsePhase::Switched,
+            ) => return None,
         };
         Some(Deadline {
             at_us: since.saturating_add(after),

@@ -19,6 +19,8 @@ pub(super) struct Facts {
     pub(super) expects_continue: bool,
     /// The client takes trailers.
     pub(super) takes_trailers: bool,
+    /// The client asks for a WebSocket, or the member agrees to one (RFC 6455).
+    pub(super) is_websocket: bool,
     pub(super) has_date: bool,
     pub(super) has_forwarded_for: bool,
     /// Max-Forwards of OPTIONS.
@@ -33,6 +35,7 @@ struct Seen {
     codings: u32,
     keeps_alive: bool,
     option_upgrade: bool,
+    websocket: bool,
     foreign_upgrade: bool,
 }
 
@@ -66,9 +69,14 @@ pub(super) fn judge_request(head: &mut Head, input: &[u8], limits: &Limits) -> R
         return Err(Refusal::Method);
     }
     judge_target(head, input)?;
-    if seen.option_upgrade && seen.foreign_upgrade {
+    // A body, or another method, in front of a WebSocket is what nobody sends (RFC 6455 section 4.1)
+    // and everybody might read in another way.
+    let has_body = facts.is_chunked || facts.length.is_some_and(|length| length > 0);
+    let is_get = head.method_name.bytes(input) == b"GET" && head.minor > 0 && !has_body;
+    if seen.option_upgrade && (seen.foreign_upgrade || (seen.websocket && !is_get)) {
         return Err(Refusal::Upgrade);
     }
+    facts.is_websocket = seen.option_upgrade && seen.websocket;
     if facts
         .length
         .is_some_and(|length| length > limits.request_body_bytes_max)
@@ -91,8 +99,8 @@ pub(super) fn judge_response(
 ) -> Result<(), Refusal> {
     let (mut facts, seen) = judge_fields(head, input)?;
     judge_framing(head, &seen, &facts)?;
-    // 101 would answer an upgrade, and none is ever passed on.
-    if !(100..600).contains(&head.status) || head.status == 101 {
+    facts.is_websocket = seen.option_upgrade && seen.websocket && !seen.foreign_upgrade;
+    if !(100..600).contains(&head.status) || (head.status == 101 && !facts.is_websocket) {
         return Err(Refusal::Status);
     }
     if head.is_interim() || head.status == 204 {
@@ -145,8 +153,11 @@ fn judge_fields(head: &Head, input: &[u8]) -> Result<(Facts, Seen), Refusal> {
                 // A server may ignore an upgrade. We ignore the one to HTTP/2, which common clients
                 // offer with every request; one to another protocol means what only that protocol
                 // can answer.
-                seen.foreign_upgrade |=
-                    list(value()).any(|protocol| !protocol.eq_ignore_ascii_case(b"h2c"));
+                for protocol in list(value()) {
+                    let is = |known: &[u8]| protocol.eq_ignore_ascii_case(known);
+                    seen.websocket |= is(b"websocket");
+                    seen.foreign_upgrade |= !is(b"websocket") && !is(b"h2c");
+                }
             }
             FieldId::Expect => {
                 // HTTP/1.0 has no expectations: ignored there.

@@ -108,6 +108,9 @@ pub enum Event {
     Response,
     /// Body bytes went through. Step again with the rest of the input.
     Body,
+    /// The member agreed to a WebSocket and the client has been told: the connection is no HTTP any
+    /// more. What is stuck and what follows goes from side to side as it is; this codec is done.
+    Switched,
     /// Request and response are complete. The member's connection may serve others if it is `Keep`;
     /// the client's must be closed (after its output is sent) if it is `Close`.
     Done { client: After, member: After },

@@ -1,7 +1,8 @@
 //! Layout 1 of an HTTP/1 connection's snapshot.
 //!
 //! Times are stored as ages, because clocks differ between hosts. Offsets do not occur: a partial
-//! head is in the stuck bytes and is found again from there.
+//! head is in the stuck bytes and is found again from there. Phases 4 and 5 of a response came with
+//! WebSocket: a program from before it refuses those connections alone.
 
 use crate::layout::{Reader, RestoreError, Writer};
 
@@ -27,9 +28,11 @@ impl Connection {
         });
         writer.u8(match self.response {
             ResponsePhase::Idle => 0,
+            ResponsePhase::Head if self.asks_websocket => 4,
             ResponsePhase::Head => 1,
             ResponsePhase::Body => 2,
             ResponsePhase::Done => 3,
+            ResponsePhase::Switched => 5,
         });
         write_body(&mut writer, &self.request_body);
         write_body(&mut writer, &self.response_body);
@@ -73,6 +76,11 @@ impl Connection {
             1 => ResponsePhase::Head,
             2 => ResponsePhase::Body,
             3 => ResponsePhase::Done,
+            4 => {
+                connection.asks_websocket = true;
+                ResponsePhase::Head
+            }
+            5 => ResponsePhase::Switched,
             _ => return Err(reader.impossible()),
         };
         connection.request_body = read_body(&mut reader)?;

@@ -107,6 +107,7 @@ impl Connection {
             }
             ResponsePhase::Head => self.find_response(cx, input, work),
             ResponsePhase::Body => self.pass_response_body(cx, input, work),
+            ResponsePhase::Switched => Step::new(Event::Switched, 0),
         }
     }
 
@@ -123,6 +124,9 @@ impl Connection {
             .and_then(|found| {
                 if found == Found::Complete {
                     facts::judge_response(&mut work.head, input, cx.limits)?;
+                    if work.head.status == 101 && !self.asks_websocket {
+                        return Err(Refusal::Status);
+                    }
                     if work.head.is_interim() && self.interim >= cx.limits.interim_max {
                         return Err(Refusal::TooManyInterim);
                     }

@@ -145,7 +145,7 @@ impl EventLoop {
             ..
         } = self;
         match protocol {
-            Protocol::Tcp => tcp::accept(core, pairs, server, socket),
+            Protocol::Tcp => tcp::accept(core, pairs, server, socket, from),
             Protocol::Http => {
                 let address = from.map_or_else(|| [0, 0, 0, 0].into(), |from| from.ip());
                 http::accept(core, room, http, server, socket, address);

@@ -143,7 +143,8 @@ impl EventLoop {
         let mut fds_left = fds.into_iter();
         match (kind, fds_left.next(), fds_left.next()) {
             (Some(Kind::Tcp), Some(client), Some(member)) => self.adopt_tcp(index, client, member),
-            (Some(Kind::Http), Some(client), None) => self.adopt_http(index, client),
+            // With a member if it was just switching: a request under way like any other.
+            (Some(Kind::Http), Some(client), _) => self.adopt_http(index, client),
             (Some(Kind::Http2), Some(client), None) => {
                 // Its tables and streams were in the dead worker's memory.
                 self.count_lost_streams(index);

@@ -200,6 +200,9 @@ impl EventLoop {
                 self.on_timer(token);
             }
             http2::flush_trunks(&mut self.core, &mut self.http);
+            for switched in core::mem::take(&mut self.http.switched) {
+                tcp::take_switched(&mut self.core, &mut self.pairs, switched);
+            }
             self.on_turn();
             self.core.flush_entries();
         }

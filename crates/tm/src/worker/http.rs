@@ -23,6 +23,7 @@ use self::exchange::{act, close_down, connect_failed, drop_idle, fail};
 pub(super) use self::exchange::{give_back, open_up, take_idle};
 pub(super) use self::flow::send;
 use self::flow::{Flushed, flush, read_client, read_member};
+use super::balance::key_of_client;
 use super::core_of_lane::{Core, ROUNDS_MAX, Source};
 use super::http2::{self, Exchange, Front, Trunk};
 use super::stats::Lane;
@@ -64,6 +65,8 @@ pub(super) struct Client {
     /// Place of the member's connection while a request needs it.
     pub(super) up: Option<usize>,
     pub(super) tried: Vec<usize>,
+    /// The hash by which a member is chosen for the request under way.
+    key: u64,
     /// Bytes read from the client and written to it.
     pub(super) read: u64,
     pub(super) written: u64,
@@ -133,8 +136,20 @@ pub(super) struct Http {
     pub(super) touched_fronts: Vec<usize>,
     /// HTTP/2 stands still: its connections to members are being handed over.
     pub(super) is_frozen: bool,
+    /// Clients' connections that are no HTTP any more, and are still to become pairs.
+    pub(super) switched: Vec<Switched>,
     /// Places of members' connections that are being carried over, by their numbers in records.
     pub(super) carried: Vec<(u32, usize)>,
+}
+
+/// A client and its member that speak another protocol from here on.
+#[derive(Debug)]
+pub(super) struct Switched {
+    pub(super) slot: u32,
+    pub(super) server: usize,
+    pub(super) member: usize,
+    /// The client's and the member's.
+    pub(super) sockets: [OwnedFd; 2],
 }
 
 impl Http {
@@ -161,6 +176,7 @@ impl Client {
             codec: Connection::new(now_us),
             up: None,
             tried: Vec::new(),
+            key: key_of_client(address),
             read: 0,
             written: 0,
             readable: true,
@@ -446,6 +462,30 @@ fn arm(core: &mut Core, http: &mut Http, index: usize) {
     );
 }
 
+/// Client and member speak another protocol now. What of it was read already goes out first; then
+/// the event loop makes a pair of the two, at the end of this turn. `false`: nothing moves here.
+fn switch(core: &Core, http: &mut Http, index: usize) -> bool {
+    let client = &mut http.clients[index];
+    let (Some(up), true) = (client.up, client.codec.pass_switched()) else {
+        return false;
+    };
+    let sides = [Side::Client, Side::Member];
+    if sides.iter().any(|to| !client.codec.unsent(*to).is_empty()) {
+        return true;
+    }
+    let client = http.clients.remove(index);
+    let up = http.ups.remove(up);
+    core.unwatch(&client.socket);
+    core.unwatch(&up.socket);
+    http.switched.push(Switched {
+        slot: client.slot,
+        server: client.server,
+        member: up.member,
+        sockets: [client.socket, up.socket],
+    });
+    false
+}
+
 /// One pass over all that could move. `false`: nothing did.
 fn round(core: &mut Core, room: &mut Room, http: &mut Http, index: usize) -> bool {
     let mut has_moved = false;
@@ -471,6 +511,9 @@ fn round(core: &mut Core, room: &mut Room, http: &mut Http, index: usize) -> boo
         }
     }
     let client = &http.clients[index];
+    if client.codec.has_switched() {
+        return switch(core, http, index);
+    }
     if let Some(up) = client.up
         && !http.ups[up].is_connecting
         && http.ups[up].readable

@@ -117,6 +117,8 @@ pub(super) struct Exchange {
     pub(super) is_chunked: bool,
     /// It may be sent once more on another connection.
     pub(super) is_repeatable: bool,
+    /// The hash by which a member is chosen.
+    pub(super) key: u64,
     pub(super) has_responded: bool,
     pub(super) request: Half,
     pub(super) response: Half,
@@ -188,6 +190,7 @@ impl Exchange {
             codec: http1::Connection::awaiting_response(now_us, is_head),
             is_chunked: false,
             is_repeatable: false,
+            key: 0,
             has_responded: false,
             request: Half::default(),
             response: Half::default(),

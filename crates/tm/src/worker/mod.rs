@@ -32,6 +32,7 @@ use crate::status::VirtualServerStatus;
 
 mod accept;
 mod adopt;
+mod balance;
 mod change;
 mod config;
 #[path = "core.rs"]

@@ -12,8 +12,9 @@ use std::sync::atomic::Ordering;
 
 use hitless_carry::slots::Slots;
 use hitless_proto::{http1, http2};
-use hitless_types::site::{MembersProtocol, Method, Protocol, Site};
+use hitless_types::site::{HashBy, MembersProtocol, Protocol, Site};
 
+use super::balance::{Balance, Choice, key};
 use super::http::MEMBER_IDLE_US_MAX;
 use super::http2::STREAMS_PER_TRUNK;
 use super::stats::{Keyed, member_key, server_key};
@@ -50,21 +51,11 @@ pub(super) struct Server {
     pub(super) requested: SocketAddr,
     /// `None` once a reload removed it, and while the worker is being handed over or drained.
     pub(super) listener: Option<OwnedFd>,
-    pub(super) method: Method,
+    pub(super) hash_by: HashBy,
     pub(super) members_speak_http2: bool,
-    pub(super) choices: Vec<Choice>,
-    turn: usize,
+    balance: Balance,
     /// Its counters' place in the lane.
     pub(super) keyed: usize,
-}
-
-/// A member as one virtual server's pool has it.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Choice {
-    pub(super) member: usize,
-    weight: i64,
-    /// What it has saved up for its turn.
-    credit: i64,
 }
 
 #[derive(Debug)]
@@ -113,8 +104,8 @@ impl Tables {
             let pool = site.pool_of(virtual_server);
             let choices = pool.members.iter().map(|member| Choice {
                 member: self.member(pool.name.as_str(), member.address, board, slots, lane),
-                weight: member.weight.into(),
-                credit: 0,
+                weight: member.weight,
+                name: key(member.address.to_string().as_bytes()),
             });
             let choices: Vec<Choice> = choices.collect();
             let found = listeners
@@ -124,16 +115,17 @@ impl Tables {
             let name = virtual_server.name.as_str();
             let Some(at) = self.servers.iter().position(|server| server.name == name) else {
                 let key = server_key(name);
+                let mut balance = Balance::new(lane);
+                balance.apply(pool.method, choices);
                 self.servers.push(Server {
                     name: name.to_owned(),
                     key,
                     protocol: virtual_server.protocol,
                     requested: virtual_server.listen,
                     listener,
-                    method: pool.method,
+                    hash_by: pool.hash_by.clone(),
                     members_speak_http2: pool.members_protocol == MembersProtocol::Http2,
-                    choices,
-                    turn: lane as usize,
+                    balance,
                     keyed: slots.keyed_index(lane, key),
                 });
                 continue;
@@ -141,9 +133,9 @@ impl Tables {
             is_kept[at] = true;
             let server = &mut self.servers[at];
             server.protocol = virtual_server.protocol;
-            server.method = pool.method;
+            server.hash_by = pool.hash_by.clone();
             server.members_speak_http2 = pool.members_protocol == MembersProtocol::Http2;
-            server.choices = choices;
+            server.balance.apply(pool.method, choices);
             if server.requested != virtual_server.listen || server.listener.is_none() {
                 unused.extend(server.listener.take().map(|old| (at, old)));
                 server.requested = virtual_server.listen;
@@ -201,50 +193,13 @@ impl Tables {
         self.members.len() - 1
     }
 
-    /// The member for the next connection or request, none of those in `tried`. `None`: no usable
-    /// one is left.
-    pub(super) fn choose(&mut self, server: usize, tried: &[usize]) -> Option<usize> {
+    /// The member for the next connection or request, none of those in `tried`. `key` is the hash of
+    /// what the pool chooses by. `None`: no usable one is left.
+    pub(super) fn choose(&mut self, server: usize, key: u64, tried: &[usize]) -> Option<usize> {
         let members = &self.members;
-        let server = &mut self.servers[server];
-        let usable = |choice: &Choice| {
-            members[choice.member].state.is_usable() && !tried.contains(&choice.member)
-        };
-        match server.method {
-            Method::RoundRobin => {
-                let mut total = 0;
-                let mut best: Option<usize> = None;
-                for at in 0..server.choices.len() {
-                    if !usable(&server.choices[at]) {
-                        continue;
-                    }
-                    let choice = &mut server.choices[at];
-                    choice.credit += choice.weight;
-                    total += choice.weight;
-                    if best
-                        .is_none_or(|best| server.choices[at].credit > server.choices[best].credit)
-                    {
-                        best = Some(at);
-                    }
-                }
-                let best = &mut server.choices[best?];
-                best.credit -= total;
-                Some(best.member)
-            }
-            Method::LeastConnections => {
-                let count = server.choices.len();
-                server.turn = (server.turn + 1) % count.max(1);
-                // Of several equal ones the first from this turn on, so that an idle pool is used
-                // evenly.
-                (0..count)
-                    .map(|step| &server.choices[(server.turn + step) % count])
-                    .filter(|choice| usable(choice))
-                    .min_by(|a, b| {
-                        let load = |choice: &Choice| i64::from(members[choice.member].open) + 1;
-                        (load(a) * b.weight).cmp(&(load(b) * a.weight))
-                    })
-                    .map(|choice| choice.member)
-            }
-        }
+        let usable = |member: usize| members[member].state.is_usable() && !tried.contains(&member);
+        let open = |member: usize| members[member].open;
+        self.servers[server].balance.choose(key, usable, open)
     }
 
     /// The place of a carried connection's virtual server; one that a reload removed gets a place
@@ -259,10 +214,9 @@ impl Tables {
             protocol,
             requested: SocketAddr::from(([0, 0, 0, 0], 0)),
             listener: None,
-            method: Method::RoundRobin,
+            hash_by: HashBy::Source,
             members_speak_http2: false,
-            choices: Vec::new(),
-            turn: 0,
+            balance: Balance::default(),
             keyed: 0,
         });
         self.servers.len() - 1
@@ -270,10 +224,8 @@ impl Tables {
 
     /// The place of a member that a carried connection of this virtual server uses.
     pub(super) fn member_of(&mut self, server: usize, address: SocketAddr) -> usize {
-        let mut choices = self.servers[server]
-            .choices
-            .iter()
-            .map(|choice| choice.member);
+        let choices = self.servers[server].balance.choices();
+        let mut choices = choices.iter().map(|choice| choice.member);
         match choices.find(|&member| self.members[member].address == address) {
             Some(at) => at,
             None => self.member_named("", address),

@@ -12,6 +12,7 @@
 //! emptied before it is filled again: the answer "try again" then says which side is stuck. Nothing
 //! is read from a side whose other side does not take it: that is the back-pressure.
 
+use core::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
 
@@ -22,9 +23,11 @@ use rustix::net::Shutdown;
 use rustix::pipe::SpliceFlags;
 use slab::Slab;
 
+use super::balance::key_of_client;
 use super::core_of_lane::{
     Core, PIPE_BYTES, Pipe, ROUNDS_MAX, Source, end_on_close, reset_on_close,
 };
+use super::http::Switched;
 use super::stats::{Keyed, Lane};
 use super::trial::Point;
 use crate::egress;
@@ -111,12 +114,14 @@ pub(super) fn accept(
     pairs: &mut Slab<Pair>,
     server: usize,
     client: OwnedFd,
+    from: Option<SocketAddr>,
 ) -> Option<usize> {
     let _ = rustix::net::sockopt::set_tcp_nodelay(&client, true);
+    let key = from.map_or(0, |from| key_of_client(from.ip()));
     let (slot, _) = core.begin_slot(Kind::Tcp, server)?;
     core.point(Point::Begun);
     let mut tried = Vec::new();
-    let Some((member, opened)) = connect(core, server, &mut tried) else {
+    let Some((member, opened)) = connect(core, server, key, &mut tried) else {
         core.count_server(server, Keyed::Failures, 1);
         core.end_slot(slot);
         return None;
@@ -137,6 +142,24 @@ pub(super) fn accept(
     Some(pairs.insert(pair))
 }
 
+/// Goes on with what began as HTTP. Until the slot says that it is a pair, its worker's death counts
+/// the request that began it as lost.
+pub(super) fn take_switched(core: &mut Core, pairs: &mut Slab<Pair>, switched: Switched) {
+    let Switched {
+        slot,
+        server,
+        member,
+        sockets,
+    } = switched;
+    sockets.iter().for_each(reset_on_close);
+    core.register(slot, &[&sockets[0], &sockets[1]]);
+    core.flush_entries();
+    core.slot(slot).become_tcp();
+    let pair = Pair::new(slot, server, member, sockets, false, core.now_us);
+    let index = pairs.insert(pair);
+    begin(core, pairs, index);
+}
+
 /// Starts serving a connection that the keeper knows.
 pub(super) fn begin(core: &mut Core, pairs: &mut Slab<Pair>, index: usize) {
     let Some(pair) = pairs.get(index) else { return };
@@ -149,14 +172,22 @@ pub(super) fn begin(core: &mut Core, pairs: &mut Slab<Pair>, index: usize) {
     }
 }
 
+/// What a pool that chooses by a hash knows of a raw connection.
+fn key_of_peer(client: &OwnedFd) -> u64 {
+    let peer = rustix::net::getpeername(client).ok().flatten();
+    let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
+    peer.map_or(0, |peer| key_of_client(peer.ip()))
+}
+
 /// Opens a connection to a member that was not tried yet.
 fn connect(
     core: &mut Core,
     server: usize,
+    key: u64,
     tried: &mut Vec<usize>,
 ) -> Option<(usize, egress::Opened)> {
     while tried.len() < CONNECT_TRIES_MAX {
-        let member = core.tables.choose(server, tried)?;
+        let member = core.tables.choose(server, key, tried)?;
         tried.push(member);
         let address = core.tables.members[member].address;
         core.count_member(member, Keyed::Connections, 1);
@@ -221,7 +252,8 @@ fn try_next(core: &mut Core, pairs: &mut Slab<Pair>, index: usize) {
     core.count(Lane::ConnectRetries, 1);
     let mut tried = core::mem::take(&mut pair.tried);
     let server = pair.server;
-    let Some((member, opened)) = connect(core, server, &mut tried) else {
+    let key = key_of_peer(&pair.sockets[CLIENT]);
+    let Some((member, opened)) = connect(core, server, key, &mut tried) else {
         // No member is left in `member`: enter it again so that the end leaves it.
         core.enter_member(pair.member);
         core.count_server(server, Keyed::Failures, 1);

@@ -15,7 +15,18 @@ pub const SITE: Mapping = Mapping {
 
 pub const POOL: Mapping = Mapping {
     name: "pool",
-    fields: &["method", "members_protocol", "members", "monitor"],
+    fields: &[
+        "method",
+        "hash_by",
+        "members_protocol",
+        "members",
+        "monitor",
+    ],
+};
+
+pub const HASH_BY: Mapping = Mapping {
+    name: "hash by",
+    fields: &["header", "cookie"],
 };
 
 pub const MEMBER: Mapping = Mapping {
@@ -60,9 +71,10 @@ pub const ADMIN: Mapping = Mapping {
     fields: &["listen"],
 };
 
-pub const ALL: [Mapping; 10] = [
+pub const ALL: [Mapping; 11] = [
     SITE,
     POOL,
+    HASH_BY,
     MEMBER,
     MONITOR,
     HTTP_MONITOR,

@@ -4,7 +4,7 @@ use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    Method, Monitor, Name, Pool, PoolIndex, Protocol, Site, VirtualServer, bounds, fields,
+    HashBy, Method, Monitor, Name, Pool, PoolIndex, Protocol, Site, VirtualServer, bounds, fields,
 };
 use crate::document::reader::{At, Entry};
 use crate::document::{self, Bounds, Mark};
@@ -175,7 +175,17 @@ fn read_server(
         });
     let pool = server
         .required(sink, "pool", WHAT, "the name of a pool")
-        .and_then(|at| pool_index(at, pools?, used, sink));
+        .and_then(|at| {
+            let index = pool_index(at, pools?, used, sink)?;
+            let pool = pools?.found.values().nth(index.0)?.as_ref();
+            let is_blind = protocol == Some(Protocol::Tcp);
+            if pool.is_some_and(|pool| is_blind && pool.hash_by != HashBy::Source) {
+                let message = "this pool chooses by what only a request has";
+                let problem = at.problem("hash-by", message).allowed("hash_by: source");
+                sink.add(problem.hint("a virtual server with `protocol: tcp` sees no requests"));
+            }
+            Some(index)
+        });
     Some(VirtualServer {
         name: name?,
         listen: listen?,

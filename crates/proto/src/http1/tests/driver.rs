@@ -24,6 +24,7 @@ pub(super) enum Seen {
     BadMember(Refusal),
     Abort(Refusal),
     Close,
+    Switched,
 }
 
 /// One input.
@@ -222,6 +223,10 @@ impl Driver {
             }
             Event::Close => {
                 self.seen.push(Seen::Close);
+                self.is_over = true;
+            }
+            Event::Switched => {
+                self.seen.push(Seen::Switched);
                 self.is_over = true;
             }
         }

@@ -780,3 +780,63 @@ fn an_idle_connection_owns_no_memory() {
         .chain(&driver.connection.unsent);
     assert_eq!(buffers.map(Vec::capacity).sum::<usize>(), 0);
 }
+
+pub(super) const WEBSOCKET: &str = "GET /chat HTTP/1.1\r\nHost: x\r\nConnection: keep-alive, Upgrade\r\n\
+                         Upgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+pub(super) const SWITCHING: &str = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: WebSocket\r\n\
+                         Connection: Upgrade\r\nSec-WebSocket-Accept: a\r\n\r\n";
+
+#[test]
+fn a_websocket_is_switched_to() {
+    let mut driver = Driver::new();
+    driver.client(WEBSOCKET);
+    let asked = String::from_utf8_lossy(&driver.to_member).into_owned();
+    assert!(
+        asked.contains("upgrade: websocket\r\nconnection: upgrade\r\n"),
+        "{asked}"
+    );
+    assert!(
+        asked.contains("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"),
+        "{asked}"
+    );
+    assert_eq!(asked.matches("pgrade").count(), 2, "{asked}");
+    driver.member(format!(
+        "HTTP/1.1 103 Early Hints\r\n\r\n{SWITCHING}\x01frame"
+    ));
+    assert_eq!(driver.seen.last(), Some(&Seen::Switched));
+    assert!(driver.connection.has_switched());
+    let told = String::from_utf8_lossy(&driver.to_client).into_owned();
+    let (_, told) = told.split_once("\r\n\r\n").unwrap();
+    assert!(told.starts_with("HTTP/1.1 101 "), "{told}");
+    assert!(
+        told.contains("upgrade: websocket\r\nconnection: upgrade\r\n"),
+        "{told}"
+    );
+    assert!(told.ends_with("\r\n\r\n"), "{told}");
+    assert_eq!(driver.connection.stuck(Side::Member), b"\x01frame");
+}
+
+#[test]
+fn a_websocket_that_is_declined_stays_http() {
+    let mut driver = Driver::new();
+    driver.client(WEBSOCKET);
+    driver.member("HTTP/1.1 426 Upgrade Required\r\nContent-Length: 0\r\n\r\n");
+    driver.client("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    // The next request asked for nothing.
+    driver.member(SWITCHING);
+    let refused = Seen::BadMember(Refusal::Status);
+    assert!(driver.seen.contains(&refused), "{:?}", driver.seen);
+}
+
+#[test]
+fn a_slow_client_hears_of_the_switch_first() {
+    let mut driver = Driver::new();
+    driver.client(WEBSOCKET);
+    driver.is_slow = true;
+    driver.member(SWITCHING);
+    assert!(driver.connection.has_switched());
+    assert_ne!(driver.seen.last(), Some(&Seen::Switched));
+    driver.through_snapshot();
+    driver.input(&Input::Drain(Side::Client, usize::MAX));
+    assert_eq!(driver.seen.last(), Some(&Seen::Switched));
+}

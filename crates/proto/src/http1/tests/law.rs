@@ -10,6 +10,7 @@ use crate::RestoreError;
 use crate::http1::{Connection, SNAPSHOT_LAYOUT, Side};
 
 use super::driver::{Driver, Input, Seen};
+use super::exchange::{SWITCHING, WEBSOCKET};
 use super::{requests, responses};
 
 fn config(cases: u32) -> Config {
@@ -152,6 +153,8 @@ fn input() -> impl Strategy<Value = Input> {
     prop_oneof![
         10 => mutated(request()).prop_map(|bytes| Input::Bytes(Side::Client, bytes)),
         10 => mutated(response()).prop_map(|bytes| Input::Bytes(Side::Member, bytes)),
+        3 => Just(Input::Bytes(Side::Client, WEBSOCKET.into())),
+        3 => Just(Input::Bytes(Side::Member, SWITCHING.into())),
         1 => side().prop_map(Input::End),
         1 => side().prop_map(Input::Lost),
         8 => (side(), prop_oneof![0_usize..50, Just(usize::MAX)]).prop_map(|(to, n)| Input::Drain(to, n)),
@@ -406,7 +409,7 @@ fn the_generator_reaches_every_kind_of_event() {
 
     let mut runner = TestRunner::new(config(1));
     let script = prop::collection::vec(input(), 1..8);
-    let mut counts = [0_u32; 7];
+    let mut counts = [0_u32; 8];
     for _ in 0..800 {
         let script = script.new_tree(&mut runner).unwrap().current();
         for seen in run(&script, false, || false).seen {
@@ -418,6 +421,7 @@ fn the_generator_reaches_every_kind_of_event() {
                 Seen::BadMember(_) => 4,
                 Seen::Abort(_) => 5,
                 Seen::Close => 6,
+                Seen::Switched => 7,
             }] += 1;
         }
     }

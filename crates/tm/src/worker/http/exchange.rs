@@ -14,6 +14,7 @@ use super::{
     protect, with_context, work,
 };
 use crate::egress;
+use crate::worker::balance::{key_of_client, key_of_request};
 use crate::worker::core_of_lane::{Core, Source, end_on_close};
 use crate::worker::stats::{Keyed, Lane};
 use crate::worker::tcp::CONNECT_TRIES_MAX;
@@ -36,6 +37,13 @@ pub(super) fn request(
     let server = client.server;
     core.count_server(server, Keyed::Requests, 1);
     client.tried.clear();
+    let (head, input) = (&room.work.head, &room.scratch[at..length]);
+    let fields = head.fields().iter();
+    let fields = fields.map(|field| (field.name.bytes(input), field.value.bytes(input)));
+    let host = head.host().map(|host| host.bytes(input));
+    let by = &core.tables.servers[server].hash_by;
+    let key = key_of_request(by, host, head.path().bytes(input), fields);
+    client.key = key.unwrap_or_else(|| key_of_client(client.address));
     // The members of a pool of HTTP/2 are spoken to for clients of HTTP/2 alone.
     let is_spoken = !core.tables.servers[server].members_speak_http2;
     if !is_spoken || !obtain(core, http, index) {
@@ -89,7 +97,7 @@ pub(super) fn obtain(core: &mut Core, http: &mut Http, index: usize) -> bool {
         if client.tried.len() >= CONNECT_TRIES_MAX {
             return false;
         }
-        let Some(member) = core.tables.choose(client.server, &client.tried) else {
+        let Some(member) = core.tables.choose(client.server, client.key, &client.tried) else {
             return false;
         };
         if let Some(at) = take_idle(core, http, member, User::Client(index)) {
@@ -237,7 +245,8 @@ pub(super) fn act(core: &mut Core, room: &mut Room, http: &mut Http, index: usiz
         return;
     };
     match told {
-        Told::NeedMore | Told::Wait | Told::Request | Told::Response => {}
+        // What is switched is taken out once its client has been told.
+        Told::NeedMore | Told::Wait | Told::Request | Told::Response | Told::Switched => {}
         Told::Body => {
             put(core, room, http, index, Side::Client, 0..0);
         }

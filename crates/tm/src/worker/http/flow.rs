@@ -286,7 +286,7 @@ fn step_through(
                 }
                 if put(core, room, http, index, to, tail) {
                     core.point(Point::Answered);
-                    leave(http, index, from, &room.scratch[at..length]);
+                    leave(http, index, from, &room.scratch[at..length], told);
                     act(core, room, http, index, told);
                 }
                 room.work.out.clear();
@@ -305,9 +305,11 @@ fn step_through(
 }
 
 /// What is left of a side's input where an exchange ends.
-fn leave(http: &mut Http, index: usize, from: Side, rest: &[u8]) {
+fn leave(http: &mut Http, index: usize, from: Side, rest: &[u8], told: Told) {
     let client = &mut http.clients[index];
     match from {
+        // Of the protocol that it switched to.
+        Side::Member if told == Told::Switched => client.codec.keep_stuck(from, rest),
         // Its next request.
         Side::Client => client.codec.keep_stuck(from, rest),
         // What a member sent behind its response belongs to nobody: it is mad, and not used again.

@@ -17,7 +17,7 @@ pub(super) fn obtain(core: &mut Core, room: &mut Room, http: &mut Http, at: usiz
             return false;
         }
         let server = http.fronts[exchange.front].server;
-        let Some(member) = core.tables.choose(server, &exchange.tried) else {
+        let Some(member) = core.tables.choose(server, exchange.key, &exchange.tried) else {
             return false;
         };
         if http.exchanges[at].head.is_some() {

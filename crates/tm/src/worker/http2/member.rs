@@ -298,6 +298,7 @@ fn act(core: &mut Core, room: &mut Room, http: &mut Http, at: usize, told: Told)
             }
             answer::fail(core, room, http, at, refusal.member_status());
         }
-        Told::Close => answer::fail(core, room, http, at, 502),
+        // A stream never asks for another protocol.
+        Told::Close | Told::Switched => answer::fail(core, room, http, at, 502),
     }
 }

@@ -8,6 +8,7 @@ use hitless_proto::http2::bridge::{self, Framing};
 
 use super::exchange::{drop_exchange, obtain, settle};
 use super::{Exchange, answer, member};
+use crate::worker::balance::{key_of_client, key_of_request};
 use crate::worker::core_of_lane::Core;
 use crate::worker::http::{Http, Room};
 use crate::worker::stats::{Keyed, Lane};
@@ -26,6 +27,10 @@ pub(super) fn request(
     let head = &room.http2.work.head;
     let (method, rewrite) = (head.method(), &core.tables.rewrite);
     let mut exchange = Exchange::new(index, stream, method == b"HEAD", core.now_us);
+    let fields = head.fields().map(|field| (field.name, field.value));
+    let by = &core.tables.servers[front.server].hash_by;
+    let key = key_of_request(by, head.authority(), head.path(), fields);
+    exchange.key = key.unwrap_or_else(|| key_of_client(front.address));
     exchange.request.has_ended = ends;
     exchange.is_repeatable = ends && matches!(method, b"GET" | b"HEAD" | b"OPTIONS");
     if core.tables.servers[front.server].members_speak_http2 {

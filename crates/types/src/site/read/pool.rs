@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use super::{Address, Method, Monitor, Name, Pool, bounds, fields, stands_for_several};
 use crate::document::reader::{At, Object};
 use crate::problem::{Sink, quote};
-use crate::site::{Member, MembersProtocol, Probe};
+use crate::site::{HashBy, Member, MembersProtocol, Probe};
 
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(5);
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -27,6 +27,16 @@ pub(super) fn read(
         None => Some(Method::RoundRobin),
         Some(at) => at.word(sink, "a method", &Method::ALL.map(|m| (m.name(), m))),
     };
+    let hash_by = match pool.optional("hash_by") {
+        None => Some(HashBy::Source),
+        Some(at) => {
+            if method.is_some_and(|method| method != Method::Hash) {
+                let message = "`hash_by` is of use only to a pool that chooses by a hash";
+                sink.add(at.problem("unused-field", message).allowed("method: hash"));
+            }
+            hash_by(at, sink)
+        }
+    };
     let members_protocol = match pool.optional("members_protocol") {
         None => Some(MembersProtocol::Http1),
         Some(at) => {
@@ -41,6 +51,7 @@ pub(super) fn read(
     Some(Pool {
         name,
         method: method?,
+        hash_by: hash_by?,
         members_protocol: members_protocol?,
         members: members?,
         monitor: match monitor {
@@ -48,6 +59,57 @@ pub(super) fn read(
             Some(monitor) => Some(monitor?),
         },
     })
+}
+
+/// `source`, `host`, `path`, `{ header: NAME }` or `{ cookie: NAME }`.
+fn hash_by(at: &At<'_>, sink: &mut Sink) -> Option<HashBy> {
+    use crate::document::Value;
+    #[derive(Clone, Copy)]
+    enum Word {
+        Source,
+        Host,
+        Path,
+    }
+    let words = [
+        ("source", Word::Source),
+        ("host", Word::Host),
+        ("path", Word::Path),
+    ];
+    let Value::Map(_) = &at.node.value else {
+        return Some(match at.word(sink, "a key to hash", &words)? {
+            Word::Source => HashBy::Source,
+            Word::Host => HashBy::Host,
+            Word::Path => HashBy::Path,
+        });
+    };
+    let by = at.object(sink, "a key to hash", fields::HASH_BY.fields)?;
+    let header = by.optional("header").map(|at| token(at, "a header", sink));
+    let cookie = by.optional("cookie").map(|at| token(at, "a cookie", sink));
+    let message = match (header, cookie) {
+        (Some(header), None) => return Some(HashBy::Header(header?.to_ascii_lowercase())),
+        (None, Some(cookie)) => return Some(HashBy::Cookie(cookie?)),
+        (Some(_), Some(_)) => "a key to hash is either a header or a cookie, not both",
+        (None, None) => "a key to hash needs a header or a cookie",
+    };
+    sink.add(
+        by.problem("hash-by", message)
+            .allowed("{ header: x-user } or { cookie: session }"),
+    );
+    None
+}
+
+/// The name of a header field or cookie: a token (RFC 9110 section 5.6.2).
+fn token(at: &At<'_>, what: &str, sink: &mut Sink) -> Option<String> {
+    let what = format!("the name of {what}");
+    let allowed = "1 to 255 letters, digits, or one of !#$%&'*+-.^_`|~";
+    let text = at.text(sink, &what, allowed)?;
+    let good = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
+    if (1..=255).contains(&text.len()) && text.chars().all(good) {
+        return Some(text.to_owned());
+    }
+    let problem = at.problem("name", format!("this is no {}", &what[4..]));
+    sink.add(problem.found(quote(text)).allowed(allowed));
+    None
 }
 
 fn members(
