@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use hitless_api::Ledger;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -69,6 +70,8 @@ pub struct Evidence {
     pub forwarded: Option<u64>,
     /// Packets that met no connection on any guest and were answered by a reset: no loss by itself.
     pub unknown_reset: Option<u64>,
+    /// Packets that directors and ingresses dropped, by counter, where there were any.
+    pub drops: Option<BTreeMap<String, u64>>,
     /// How long old workers were there beside new ones, at most. None inside: one stayed.
     pub old_workers_gone_ms: Option<Option<u64>>,
     /// Whether every director and every guest runs another program than before.
@@ -85,7 +88,9 @@ pub struct Evidence {
     pub bytes_in_pipes: Option<u64>,
     /// From the guest's death to the last packet sent to it. None inside: the counters do not say.
     pub last_packet_ms: Option<Option<u64>>,
-    /// What the product's own ledger calls reset.
+    /// The product's own ledger of the step.
+    pub ledger: Option<Ledger>,
+    /// What it calls reset.
     pub ledger_reset: Option<u64>,
     /// The change failed or did not settle.
     pub failure: Option<String>,
@@ -329,6 +334,13 @@ impl Verdict {
             |count| *count > 0,
             |_| "no packet was passed along a row".to_owned(),
         );
+        if let Some(drops) = &evidence.drops {
+            let drops = drops
+                .iter()
+                .map(|(name, count)| (name.clone(), (*count).into()));
+            self.proofs
+                .insert("drops".to_owned(), Value::Object(drops.collect()));
+        }
         self.prove(
             "unknown_reset",
             false,
@@ -403,6 +415,20 @@ impl Verdict {
     /// What the product counts by itself is what the clients saw. A guest that is gone counts
     /// nothing more.
     fn ledger(&mut self, kind: StepKind, report: &Report, evidence: &Evidence) {
+        if let Some(ledger) = &evidence.ledger {
+            let lines = [
+                ("connections", ledger.connections),
+                ("carried", ledger.carried.total()),
+                ("finished", ledger.finished),
+                ("told_to_close", ledger.told_to_close),
+                ("reset", ledger.reset),
+            ];
+            let lines = lines.map(|(name, count)| (name.to_owned(), count.into()));
+            self.proofs.insert(
+                "ledger".to_owned(),
+                Value::Object(lines.into_iter().collect()),
+            );
+        }
         let broken = report.total.reset + report.total.closed_early;
         self.prove(
             "ledger_reset",

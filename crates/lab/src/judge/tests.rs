@@ -2,6 +2,8 @@
 //!
 //! Each rule of the judge is broken here, alone, for every kind of step.
 
+use std::collections::BTreeMap;
+
 use super::*;
 use crate::client::{Outcome, Tally};
 
@@ -82,6 +84,7 @@ fn full() -> Evidence {
         rows_changed: Some(40),
         forwarded: Some(5),
         unknown_reset: Some(0),
+        drops: Some(BTreeMap::new()),
         old_workers_gone_ms: Some(Some(300)),
         programs_replaced: Some(true),
         processes_replaced: Some(true),
@@ -90,6 +93,7 @@ fn full() -> Evidence {
         without_controller_ms: Some(6_000),
         bytes_in_pipes: Some(4_000),
         last_packet_ms: Some(Some(90)),
+        ledger: None,
         ledger_reset: Some(0),
         failure: None,
     }

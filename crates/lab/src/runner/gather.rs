@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
-use hitless_api::{BucketRun, Counters, Guest};
+use hitless_api::{BucketRun, Counters, Guest, Ledger};
 
 use super::Runner;
 use crate::client::{Flow, Report};
@@ -24,7 +24,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 pub(super) struct Before {
     counters: Counters,
     buckets: Vec<BucketRun>,
-    ledger_reset: u64,
+    ledger: Ledger,
     pub(super) guests: Vec<Guest>,
     programs: BTreeMap<String, Option<String>>,
     control: BTreeSet<u32>,
@@ -61,7 +61,7 @@ impl Runner<'_> {
         Ok(Before {
             counters: api.counters()?,
             buckets: api.buckets()?.items,
-            ledger_reset: api.ledger()?.reset,
+            ledger: api.ledger()?,
             guests: self.cluster.guests()?,
             programs: self.programs()?,
             control: self.control()?,
@@ -153,6 +153,7 @@ impl Runner<'_> {
             &[Role::Ingress],
             "forwarded",
         ));
+        evidence.drops = Some(dropped(&before.counters, &counters));
         evidence.unknown_reset = Some(counted(
             &before.counters,
             &counters,
@@ -194,20 +195,21 @@ impl Runner<'_> {
                 });
             evidence.programs_replaced = Some(replaced);
         }
-        evidence.ledger_reset = Some(self.ledger_reset(before, report)?);
+        let ledger = self.ledger(before, report)?;
+        evidence.ledger_reset = Some(ledger.reset);
+        evidence.ledger = Some(ledger);
         Ok(())
     }
 
-    /// What the product's ledger calls reset in this step. It is told by agents, so it may come a
-    /// little later than what the clients saw.
-    fn ledger_reset(&self, before: &Before, report: &Report) -> Result<u64> {
+    /// What the product's ledger says of this step. It is told by agents, so it may come a little
+    /// later than what the clients saw.
+    fn ledger(&self, before: &Before, report: &Report) -> Result<Ledger> {
         let seen = report.total.reset + report.total.closed_early;
         let deadline = Instant::now() + REPORTED_WITHIN;
         loop {
-            let reset = self.cluster.api().ledger()?.reset;
-            let reset = reset.saturating_sub(before.ledger_reset);
-            if reset == seen || Instant::now() >= deadline {
-                return Ok(reset);
+            let ledger = since(&before.ledger, &self.cluster.api().ledger()?);
+            if ledger.reset == seen || Instant::now() >= deadline {
+                return Ok(ledger);
             }
             std::thread::sleep(LOOK_EVERY);
         }
@@ -249,6 +251,44 @@ impl Runner<'_> {
 enum Role {
     Director,
     Ingress,
+}
+
+/// What came to a ledger. How a connection was carried is not told apart.
+fn since(before: &Ledger, now: &Ledger) -> Ledger {
+    let grown = |of: fn(&Ledger) -> u64| of(now).saturating_sub(of(before));
+    let mut ledger = Ledger {
+        connections: grown(|ledger| ledger.connections),
+        finished: grown(|ledger| ledger.finished),
+        told_to_close: grown(|ledger| ledger.told_to_close),
+        reset: grown(|ledger| ledger.reset),
+        ..Ledger::default()
+    };
+    ledger.carried.second_chance = grown(|ledger| ledger.carried.total());
+    ledger
+}
+
+/// By how much the counters of packets that went nowhere grew, but for those that did not.
+fn dropped(before: &Counters, now: &Counters) -> BTreeMap<String, u64> {
+    /// Those of the table's rules; all others are named `drop_*`.
+    const RULES: [&str; 7] = [
+        "no_row",
+        "not_named",
+        "no_answer",
+        "older_row",
+        "no_lease",
+        "not_listed",
+        "wrong_number",
+    ];
+    let directors = now.directors.iter().map(|one| &one.counters);
+    let ingresses = now.ingresses.iter().map(|one| &one.counters);
+    let names = directors.chain(ingresses).flat_map(BTreeMap::keys);
+    let names = names.filter(|name| name.starts_with("drop_") || RULES.contains(&name.as_str()));
+    let names: BTreeSet<&String> = names.collect();
+    let grown = names.into_iter().map(|name| {
+        let roles = [Role::Director, Role::Ingress];
+        (name.clone(), counted(before, now, &roles, name))
+    });
+    grown.filter(|(_, count)| *count > 0).collect()
 }
 
 /// By how much a counter grew, summed over all that have it. One that began anew counts from 0, one
