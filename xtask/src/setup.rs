@@ -73,8 +73,13 @@ pub(crate) const PACKAGES: &[Package] = &[
     ),
     part(
         "curl",
-        "what README shows is run as it stands there",
-        "the test of README",
+        "what README shows is run as it stands there; a client of ours in TLS",
+        "the test of README, tests of TLS",
+    ),
+    part(
+        "openssl",
+        "a client of ours in TLS that is not rustls",
+        "tests of TLS",
     ),
     part(
         "nghttp2-client",

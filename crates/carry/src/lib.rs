@@ -11,3 +11,4 @@ pub mod signals;
 pub mod slots;
 pub mod socket;
 pub mod twin;
+pub mod vault;

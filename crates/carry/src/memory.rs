@@ -102,6 +102,21 @@ impl SharedMemory {
         self.length
     }
 
+    /// No core file gets it. Best effort.
+    pub(crate) fn leave_out_of_dumps(&self) {
+        let advice = rustix::mm::Advice::LinuxDontDump;
+        // SAFETY: this is the mapping made in `map`, whole; the advice changes no contents.
+        let _ = unsafe { rustix::mm::madvise(self.base.cast(), self.length, advice) };
+    }
+
+    /// Keeps a part of it out of swap. Best effort: a process may lock some megabytes only. Panics
+    /// outside the file.
+    pub(crate) fn lock_page(&self, offset: usize, length: usize) {
+        assert!(offset + length <= self.length, "the page lies in the file");
+        // SAFETY: the range lies in the mapping made in `map`; locking changes no contents.
+        let _ = unsafe { rustix::mm::mlock(self.base.add(offset).cast(), length) };
+    }
+
     /// The aligned 32-bit word at a byte offset. Panics outside the file: offsets are computed,
     /// never received.
     pub fn word32(&self, offset: usize) -> &AtomicU32 {

@@ -57,6 +57,9 @@ pub const REGISTERED: u32 = 2;
 /// that it is only to be closed.
 pub const CLOSING: u32 = 4;
 
+/// The flag of a connection of which a side speaks TLS: its keys are elsewhere.
+pub const SEALED: u32 = 8;
+
 /// What must be known of a connection after its worker's death: one cache line.
 #[derive(Debug)]
 #[repr(C, align(64))]
@@ -303,7 +306,7 @@ impl Slot {
         self.kind.store(Kind::Http2 as u32, Ordering::Release);
     }
 
-    /// The connection switched to a protocol that only goes from side to side. The keeper has both
+    /// The connection only goes from side to side from here on. The keeper has both
     /// its sockets.
     pub fn become_tcp(&self) {
         self.set_flag(IN_FLIGHT, false);

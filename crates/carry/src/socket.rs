@@ -116,6 +116,27 @@ fn ioctl_int(socket: std::os::fd::BorrowedFd<'_>, request: libc::c_ulong) -> io:
     Ok(value as u64)
 }
 
+/// Lets a connection's receive buffer hold a window of so many bytes, as far as the system's limit
+/// goes, and grow further by itself: `SO_RCVBUF` would end that. For who leaves bytes in the socket
+/// until more of them have come: a window that is closed while it waits never opens again. Best
+/// effort.
+pub fn hold_window(socket: impl AsFd, bytes: u32) {
+    // A mark makes room for itself; without one the room stays.
+    for mark in [bytes.min(i32::MAX as u32) as libc::c_int, 1] {
+        let mark = core::ptr::from_ref(&mark);
+        // SAFETY: the option is one int, which lives as long as the call.
+        unsafe {
+            libc::setsockopt(
+                socket.as_fd().as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_RCVLOWAT,
+                mark.cast(),
+                size_of::<libc::c_int>() as libc::socklen_t,
+            );
+        }
+    }
+}
+
 /// Bytes in a pipe, given one of its ends.
 pub fn bytes_in_pipe(end: impl AsFd) -> io::Result<u64> {
     Ok(rustix::io::ioctl_fionread(end)?)

@@ -120,6 +120,8 @@ pub enum Failure {
     Status { found: u16, expected: u16 },
     /// What came is not HTTP.
     NotHttp,
+    /// There is no TLS with it, or it did not prove who it is.
+    Tls { error: String },
     /// This machine could not probe: out of descriptors, say. It says nothing of the member.
     Local { error: String },
 }
@@ -181,6 +183,7 @@ impl fmt::Display for Failure {
             Self::Closed => f.write_str("closed before an answer"),
             Self::Status { found, expected } => write!(f, "status {found}, expected {expected}"),
             Self::NotHttp => f.write_str("the answer is not HTTP"),
+            Self::Tls { error } => write!(f, "TLS: {error}"),
             Self::Local { error } => write!(f, "could not probe: {error}"),
         }
     }

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
-use hitless_types::problem::Problem;
+use hitless_tm::tls::{self, Files};
+use hitless_types::problem::{Problem, Problems};
 use hitless_types::site::{Site, bounds};
 use serde::Serialize;
 
@@ -69,14 +70,15 @@ pub(crate) fn run(options: &Options) -> Result<Exit> {
             return Ok(Exit::Failed);
         }
     };
-    let result = Site::check(&file, &bytes);
+    let result = check(path, &file, &bytes);
     match options.output {
         Format::Json => {
-            let none = &[][..];
             let (problems, left_out, warnings) = match &result {
-                Ok((_, None)) => (none, 0, none),
-                Ok((_, Some(warnings))) => (none, 0, &warnings.problems[..]),
-                Err(problems) => (&problems.problems[..], problems.left_out, none),
+                Ok((_, warnings)) => {
+                    let all = warnings.iter().flat_map(|some| some.problems.clone());
+                    (&[][..], 0, all.collect())
+                }
+                Err(problems) => (&problems.problems[..], problems.left_out, Vec::new()),
             };
             output::print_json(&Answer {
                 file: &file,
@@ -84,13 +86,13 @@ pub(crate) fn run(options: &Options) -> Result<Exit> {
                 error: None,
                 problems,
                 left_out,
-                warnings,
+                warnings: &warnings,
             })?;
         }
         Format::Text => match &result {
             Ok((site, warnings)) => {
-                let warnings = warnings.as_ref().map(|some| format!("{some}\n"));
-                let warnings = warnings.unwrap_or_default();
+                let warnings = warnings.iter().map(|some| format!("{some}\n"));
+                let warnings: String = warnings.collect();
                 output::print(&format!("{warnings}{file}: ok, {}\n", summary(site)))?;
             }
             Err(problems) => output::print(&format!("{problems}\n"))?,
@@ -101,6 +103,16 @@ pub(crate) fn run(options: &Options) -> Result<Exit> {
     } else {
         Exit::Failed
     })
+}
+
+/// The site, with what is odd in it and in the certificates and keys that it names. Those are looked
+/// at only if the file itself is right.
+fn check(path: &Path, file: &str, bytes: &[u8]) -> Result<(Site, Vec<Problems>), Problems> {
+    let (site, odd) = Site::check(file, bytes)?;
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let now_s = now.map_or(0, |now| now.as_secs());
+    let (_, warnings) = tls::load(&site, &Files::of(&site, path), None, now_s, (file, bytes))?;
+    Ok((site, odd.into_iter().chain(warnings).collect()))
 }
 
 /// Reads no more than one byte above what is accepted, so that a wrong file name cannot fill the

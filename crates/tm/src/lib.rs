@@ -14,6 +14,7 @@ pub mod keeper;
 pub mod monitor;
 pub mod site_file;
 pub mod status;
+pub mod tls;
 pub mod worker;
 
 pub mod egress;

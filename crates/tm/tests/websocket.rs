@@ -7,7 +7,9 @@ mod common;
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::Arc;
 
+use common::tls::{Bridge, Identity, Side};
 use common::{Echo, HttpClient, Instance, PATIENCE, own_address, read_head, wait_for};
 use hitless_tm::control::{Outcome, Request};
 
@@ -140,4 +142,45 @@ fn a_member_that_declines_leaves_http() {
     let head = client.expect_pattern(7);
     assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
     client.get(9);
+}
+
+/// Both sides in TLS: what was read of the pair's first bytes lies in the layers.
+#[test]
+fn a_websocket_in_tls_lives_through_an_upgrade_and_a_kill() {
+    let member = member();
+    let identity = Identity::new(&["a.test"]);
+    let served = Side::Server(Arc::new(identity.server(&[])));
+    let far = Bridge::start(served, member.address, 0);
+    let (ca, listen) = (identity.certificate(), own_address());
+    let site = format!(
+        "pools:\n  web: {{ members: ['{}'], tls: {{ verify: {}, server_name: a.test }} }}\n\
+         virtual_servers:\n  web: {{ listen: '{listen}', protocol: http, pool: web, tls: {{ \
+         certificates: [{}] }} }}\n",
+        far.address,
+        ca.display(),
+        identity.item()
+    );
+    let instance = Instance::start(&site);
+    let versions = [&rustls::version::TLS13];
+    let config = common::tls::client(&[&identity], &[], &versions);
+    let near = Bridge::start(Side::Client(Arc::new(config), "a.test"), listen, 0);
+    let mut sockets: Vec<_> = (0..5).map(|_| WebSocket::open(near.address)).collect();
+    for round in 0..3u8 {
+        for socket in &mut sockets {
+            socket.echo(&[round; 30_000]);
+        }
+        match round {
+            0 => {
+                instance.install("second", "");
+                let reply = instance.call(Request::Upgrade);
+                assert_eq!(reply.outcome, Outcome::Done, "{}", reply.body);
+            }
+            _ => instance.kill_worker(),
+        }
+        assert_eq!(instance.metric("hitless_connections"), 5.0);
+    }
+    for mut socket in sockets {
+        socket.echo(b"still here");
+        socket.close();
+    }
 }

@@ -19,8 +19,10 @@ pub mod bounds;
 pub mod fields;
 mod read;
 mod settings;
+mod tls;
 
 pub use settings::{Admin, Limits, Timeouts};
+pub use tls::{Certificate, ClientCertificates, FileName, MembersTls, Tls, TlsVersion, Verify};
 
 /// The validated configuration. Pools and virtual servers are in the order of their names.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
@@ -37,6 +39,18 @@ impl Site {
     /// The pool that a virtual server sends to.
     pub fn pool_of(&self, server: &VirtualServer) -> &Pool {
         &self.pools[server.pool.0]
+    }
+
+    /// Every file that it names, in the order of the file.
+    pub fn files(&self) -> impl Iterator<Item = &FileName> {
+        let of_pools = self.pools.iter().filter_map(|pool| pool.tls.as_ref());
+        let of_servers = self
+            .virtual_servers
+            .iter()
+            .filter_map(|one| one.tls.as_ref());
+        of_pools
+            .flat_map(MembersTls::files)
+            .chain(of_servers.flat_map(Tls::files))
     }
 }
 
@@ -76,6 +90,8 @@ pub struct Pool {
     pub members: Vec<Member>,
     /// `None`: members are not probed and are always used.
     pub monitor: Option<Monitor>,
+    /// `None`: members are spoken to in cleartext.
+    pub tls: Option<MembersTls>,
 }
 
 /// How a pool chooses a member.
@@ -194,6 +210,8 @@ pub struct VirtualServer {
     pub listen: SocketAddr,
     pub protocol: Protocol,
     pub pool: PoolIndex,
+    /// `None`: clients speak in cleartext.
+    pub tls: Option<Tls>,
 }
 
 /// What a virtual server understands of the bytes that it carries.

@@ -62,6 +62,31 @@ pub struct Step {
     pub data: Range<usize>,
 }
 
+/// Slices that are read as one.
+struct Parts<'a> {
+    parts: &'a [&'a [u8]],
+    /// Bytes of the first that are done with.
+    skipped: usize,
+}
+
+impl Parts<'_> {
+    /// Appends the next `count` bytes, which are there.
+    fn take(&mut self, mut count: usize, out: &mut Vec<u8>) {
+        while let [first, rest @ ..] = self.parts
+            && count > 0
+        {
+            let left = &first[self.skipped..];
+            let taken = left.len().min(count);
+            out.extend_from_slice(&left[..taken]);
+            count -= taken;
+            self.skipped += taken;
+            if self.skipped == first.len() {
+                (self.parts, self.skipped) = (rest, 0);
+            }
+        }
+    }
+}
+
 /// One end of an established TLS connection.
 pub struct Records {
     pub(super) role: Role,
@@ -122,6 +147,35 @@ impl Records {
         self.has_ended
     }
 
+    /// Whether ours was sent.
+    pub fn has_closed(&self) -> bool {
+        self.has_closed
+    }
+
+    /// Key and number of the next record of both directions, received and sent.
+    pub fn keys(&self) -> [(&Material, u64); 2] {
+        [&self.receiving, &self.sending].map(|half| (&half.material, half.sequence))
+    }
+
+    /// How often keys were changed here, in both directions.
+    pub fn key_changes(&self) -> u32 {
+        self.receiving.changes + self.sending.changes
+    }
+
+    /// Whether no message of this layer is half there: keys, numbers and buffers are all its state.
+    pub fn is_between_messages(&self) -> bool {
+        self.messages.is_between()
+    }
+
+    /// Bytes and records that `count` bytes of data will become if they are sealed together. `None`:
+    /// keys would be changed meanwhile.
+    pub fn sealed_size(&self, count: usize) -> Option<(usize, u64)> {
+        let records = count.div_ceil(DATA_BYTES_MAX);
+        let max = self.sending.suite.records_max();
+        let fits = max.is_none_or(|max| self.sending.sequence + records as u64 <= max);
+        fits.then(|| (count + records * self.sending.surplus(), records as u64))
+    }
+
     /// Opens the next record of `input` in place, and appends to `out` what the peer has to be
     /// told.
     pub fn step(&mut self, input: &mut [u8], out: &mut Vec<u8>) -> Step {
@@ -162,14 +216,24 @@ impl Records {
 
     /// Seals `data` into records behind `out`.
     pub fn seal(&mut self, data: &[u8], out: &mut Vec<u8>) -> Result<(), Fault> {
+        self.seal_parts(&[data], out)
+    }
+
+    /// Seals what several slices hold, one behind the other, into as few records as that takes.
+    pub fn seal_parts(&mut self, parts: &[&[u8]], out: &mut Vec<u8>) -> Result<(), Fault> {
         if self.has_closed || self.fault.is_some() {
             return Err(Fault::Closed);
         }
-        for piece in data.chunks(DATA_BYTES_MAX) {
+        let mut left: usize = parts.iter().map(|part| part.len()).sum();
+        let mut parts = Parts { parts, skipped: 0 };
+        while left > 0 {
+            let count = left.min(DATA_BYTES_MAX);
             if self.sending.is_used_up() {
                 self.update_keys(out)?;
             }
-            self.sending.seal(DATA, piece, out);
+            let take = |out: &mut Vec<u8>| parts.take(count, out);
+            self.sending.seal_from(DATA, count, take, out);
+            left -= count;
         }
         Ok(())
     }

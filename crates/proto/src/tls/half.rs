@@ -53,6 +53,8 @@ pub(super) struct Half {
     pub(super) material: Material,
     /// Records so far under this key.
     pub(super) sequence: u64,
+    /// How often the key was changed here.
+    pub(super) changes: u32,
     key: LessSafeKey,
     iv: [u8; NONCE_BYTES],
 }
@@ -71,6 +73,7 @@ impl Half {
             suite,
             material,
             sequence,
+            changes: 0,
             key,
             iv,
         })
@@ -84,7 +87,9 @@ impl Half {
         let next = self.suite.next_secret(secret);
         let next =
             next.and_then(|next| Half::new(self.suite, Material::Secret(Zeroizing::new(next)), 0));
+        let changes = self.changes + 1;
         *self = next.expect("a secret of the right length has a next one");
+        self.changes = changes;
         true
     }
 
@@ -94,8 +99,29 @@ impl Half {
         max.is_some_and(|max| self.sequence >= max)
     }
 
+    /// Bytes of a record beside its data.
+    pub(super) fn surplus(&self) -> usize {
+        let inside = match self.material {
+            Material::Secret(_) => 1,
+            Material::Key { .. } if self.suite.has_explicit_nonce() => EXPLICIT_BYTES,
+            Material::Key { .. } => 0,
+        };
+        HEADER_BYTES + inside + TAG_BYTES
+    }
+
     /// Appends one record with at most [`DATA_BYTES_MAX`] bytes of `data`.
     pub(super) fn seal(&mut self, kind: u8, data: &[u8], out: &mut Vec<u8>) {
+        self.seal_from(kind, data.len(), |out| out.extend_from_slice(data), out);
+    }
+
+    /// Likewise; `append` appends the data, `count` bytes.
+    pub(super) fn seal_from(
+        &mut self,
+        kind: u8,
+        count: usize,
+        append: impl FnOnce(&mut Vec<u8>),
+        out: &mut Vec<u8>,
+    ) {
         let nonce = self.nonce();
         let mut header = [0; HEADER_BYTES];
         header[1..3].copy_from_slice(&VERSION);
@@ -112,19 +138,20 @@ impl Half {
                 (if is_sent { explicit } else { &[] }, &[])
             }
         };
-        let sealed = explicit.len() + data.len() + inner.len() + TAG_BYTES;
+        let sealed = explicit.len() + count + inner.len() + TAG_BYTES;
         let length = u16::try_from(sealed).expect("a record's data is bounded");
         header[3..].copy_from_slice(&length.to_be_bytes());
         out.reserve(HEADER_BYTES + sealed);
         out.extend_from_slice(&header);
         out.extend_from_slice(explicit);
         let from = out.len();
-        out.extend_from_slice(data);
+        append(out);
+        debug_assert_eq!(out.len(), from + count, "as much data as was said");
         out.extend_from_slice(inner);
         let tag = match self.material {
             Material::Secret(_) => self.seal_bytes(nonce, &header, &mut out[from..]),
             Material::Key { .. } => {
-                let aad = self.aad_12(kind, data.len());
+                let aad = self.aad_12(kind, count);
                 self.seal_bytes(nonce, &aad, &mut out[from..])
             }
         };

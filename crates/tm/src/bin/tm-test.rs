@@ -59,7 +59,8 @@ fn fault(text: &str) -> Option<Fault> {
         return Some(Fault::Poison);
     }
     if let Some(place) = text.strip_prefix("die-at-") {
-        let (_, point) = *Point::ALL.iter().find(|(name, _)| *name == place)?;
+        let mut all = Point::ALL.iter().chain(&Point::SEALED);
+        let (_, point) = *all.find(|(name, _)| *name == place)?;
         return Some(Fault::DieAt(point));
     }
     match text.split_once('-') {

@@ -12,7 +12,7 @@ use super::{Keeper, KeeperError, Who, state};
 use crate::clock::now_us;
 use crate::control::{Outcome, Request};
 use crate::ledger::{self, CRASH, Field, TAKEOVER};
-use crate::link::{KeeperHello, Role, ToWorker};
+use crate::link::{KeeperHello, Role, ToWorker, VERSION};
 use crate::status::ChangeKind;
 
 /// More deaths than this within a [while](super::death) make the next restart wait.
@@ -255,6 +255,7 @@ impl Keeper {
             shown: &self.options.program,
             args: &self.options.worker_args,
             hello: KeeperHello {
+                version: VERSION,
                 role,
                 incarnation,
                 predecessor,
@@ -387,6 +388,7 @@ impl Keeper {
         match memory::from_bytes("hitless-config", &bytes) {
             Ok(file) => {
                 self.candidate = bytes;
+                self.candidate_files = None;
                 self.send_config(Which::Current, file);
             }
             Err(error) => {

@@ -12,6 +12,7 @@ use std::rc::Rc;
 
 use hitless_carry::signals::Signals;
 use hitless_carry::slots::{SLOTS_PER_LANE_MAX, Slots};
+use hitless_carry::vault::Vault;
 use hitless_carry::{message, process as carry_process};
 use rustix::event::{PollFd, PollFlags, Timespec};
 
@@ -114,12 +115,18 @@ struct Keeper {
     /// Why the first worker cannot serve.
     failure: Option<KeeperError>,
     slots: Slots,
+    vault: Vault,
     held: Held,
     listeners: Vec<Listener>,
     /// The configuration that is in force, as bytes.
     config: Vec<u8>,
     /// The one of a reload under way.
     candidate: Vec<u8>,
+    /// The files that the configuration in force names, as they were read with it. `None`: it
+    /// names none, or they were not read yet.
+    files: Option<Rc<OwnedFd>>,
+    /// Those of a reload under way.
+    candidate_files: Option<Rc<OwnedFd>>,
     /// The worker that serves, or is starting to.
     current: Option<Worker>,
     /// The successor of an upgrade.
@@ -166,6 +173,11 @@ impl Keeper {
             what: "signals",
             source,
         })?;
+        let vault = Vault::create(slots.lanes(), slots.slots_per_lane());
+        let vault = vault.map_err(|source| KeeperError::Io {
+            what: "vault",
+            source,
+        })?;
         Ok(Self {
             options,
             signals,
@@ -183,10 +195,13 @@ impl Keeper {
             verdict: None,
             failure: None,
             held: Held::new(slots.lanes()),
+            vault,
             slots,
             listeners: Vec::new(),
             config: Vec::new(),
             candidate: Vec::new(),
+            files: None,
+            candidate_files: None,
             current: None,
             next: None,
             leaving: None,

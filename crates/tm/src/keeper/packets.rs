@@ -13,6 +13,7 @@ use std::sync::atomic::Ordering;
 use hitless_carry::memory;
 use hitless_carry::process::Watched;
 use hitless_carry::slots::{IN_FLIGHT, Kind, Slot, Slots};
+use hitless_types::site::bounds;
 
 use super::course::{Input, State, Which};
 use super::listeners::{self, Listener};
@@ -21,6 +22,8 @@ use crate::clock::now_us;
 use crate::control::{Outcome, Request};
 use crate::link::{ConfigState, KEEPER_STATE_LAYOUT, KeeperFacts, ToKeeper, ToWorker, WorkerHello};
 use crate::status::ChangeKind;
+use crate::tls::Files;
+use crate::tls::files::decode_names;
 use crate::worker::report;
 
 /// A status or metrics document is below this.
@@ -58,6 +61,7 @@ impl Keeper {
                 self.feed(Input::Drained(which));
             }
             ToKeeper::Quarantined { text } => self.on_quarantined(&text, &fds),
+            ToKeeper::FilesPlease => self.on_files_please(which, &fds),
         }
     }
 
@@ -71,7 +75,11 @@ impl Keeper {
             self.note(Outcome::Refused, reason);
             return self.feed(Input::Refused(which));
         }
+        let vault = self.vault.file().try_clone_to_owned();
         if let Some(worker) = self.worker(which) {
+            if let (Ok(vault), 2..) = (vault, hello.version) {
+                worker.send_with(&ToWorker::Vault, vec![Rc::new(vault)]);
+            }
             worker.hello = Some(hello);
         }
         match memory::from_bytes("hitless-config", &self.config) {
@@ -121,6 +129,47 @@ impl Keeper {
         self.renew_deadline();
         if let Some(worker) = self.worker(which) {
             worker.send_with(&ToWorker::Config, vec![Rc::new(file)]);
+        }
+    }
+
+    /// Certificates and keys are read with the keeper's privileges; what they are worth is the
+    /// worker's to say. With a configuration that is in force go the files that were read with it:
+    /// what lies there by now may be wrong.
+    fn on_files_please(&mut self, which: Which, fds: &[OwnedFd]) {
+        let bounds = bounds::FILE_BYTES_MAX as u64 * 2;
+        let asked = fds.first().map(|fd| memory::to_bytes(fd, bounds));
+        let Some(Ok(asked)) = asked else {
+            self.note(
+                Outcome::Failed,
+                "the worker's question was lost\n".to_owned(),
+            );
+            return self.feed(Input::Refused(which));
+        };
+        let is_new = self.course == State::Reloading && which == Which::Current;
+        let known = self.files.clone().filter(|_| !is_new);
+        let names = decode_names(&asked).unwrap_or_default();
+        let file = known.map_or_else(
+            || {
+                let files = Files::read(names.into_iter(), &self.options.config);
+                memory::from_bytes("hitless-files", &files.encode()).map(Rc::new)
+            },
+            Ok,
+        );
+        match file {
+            Ok(file) => {
+                self.renew_deadline();
+                match is_new {
+                    true => self.candidate_files = Some(Rc::clone(&file)),
+                    false => self.files = Some(Rc::clone(&file)),
+                }
+                if let Some(worker) = self.worker(which) {
+                    worker.send_with(&ToWorker::Files, vec![file]);
+                }
+            }
+            Err(error) => {
+                self.note(Outcome::Failed, format!("memory file: {error}\n"));
+                self.feed(Input::Refused(which));
+            }
         }
     }
 
@@ -233,6 +282,7 @@ impl Keeper {
                 .retain(|listener| wanted.contains(&listener.requested));
         }
         self.config = core::mem::take(&mut self.candidate);
+        self.files = self.candidate_files.take();
         self.reloads += 1;
     }
 

@@ -12,6 +12,7 @@ use std::rc::Rc;
 
 use hitless_carry::process::{Inheritance, Watched};
 use hitless_carry::slots::Slots;
+use hitless_carry::vault::Vault;
 use hitless_carry::{memory, process};
 
 use super::clients::ClientConnection;
@@ -145,6 +146,12 @@ fn write(keeper: &Keeper, who: Who, text: &str, keep: &mut Vec<RawFd>) -> Vec<u8
     w.u16(hello.keeper_states.0).u16(hello.keeper_states.1);
     w.u64(hello.descriptors_max).text(&hello.build);
     keeper.journal.encode_costs(&mut w);
+    // A program that does not know of these does not look behind the build.
+    fd(&mut w, &keeper.vault.file());
+    w.u8(keeper.files.is_some().into());
+    if let Some(files) = &keeper.files {
+        fd(&mut w, files.as_ref());
+    }
     w.bytes
 }
 
@@ -304,6 +311,15 @@ fn read_fields(
         fresh: Vec::new(),
     };
     journal.decode_costs(&mut r)?;
+    // What comes last is not there if the program before knew no TLS.
+    let (mut vault, mut files) = (None, None);
+    if !r.is_empty() {
+        vault = Vault::map(take(&mut r)?).ok();
+        if r.flag()? {
+            files = Some(Rc::new(take(&mut r)?));
+        }
+    }
+    let fresh = Keeper::new(options, slots, lock, control).map_err(|_| Malformed)?;
     let keeper = Keeper {
         started_us,
         restarts,
@@ -322,7 +338,9 @@ fn read_fields(
         held,
         current: Some(worker),
         course: State::Serving,
-        ..Keeper::new(options, slots, lock, control).map_err(|_| Malformed)?
+        vault: vault.unwrap_or(fresh.vault),
+        files,
+        ..fresh
     };
     Ok((keeper, who, text))
 }

@@ -5,6 +5,8 @@
 //!   Hello (slot file, lane sockets)  ───────►
 //!          ◄───────  Hello (build, layouts, descriptor limit)
 //!   Config (the file's bytes)        ───────►  validates
+//!          ◄───────  FilesPlease, if it names files
+//!   Files (their bytes)              ───────►  makes TLS of them
 //!          ◄───────  Accept (addresses) or Refuse (text)
 //!   Listen (one address's sockets) × n ─────►
 //!   Apply                            ───────►  swaps the snapshot
@@ -23,10 +25,12 @@ pub(crate) mod journal;
 pub(crate) mod lane;
 
 /// Version of the packets of link and lanes; both sides take the highest that both know.
-pub(crate) const VERSION: u16 = 1;
+pub(crate) const VERSION: u16 = 2;
+/// The oldest that is spoken. 1 has neither files nor a vault.
+pub(crate) const VERSION_OLDEST: u16 = 1;
 /// Layout of the connection records of a takeover.
-pub(crate) const SNAPSHOT_LAYOUT: u16 = 2;
-/// The oldest that is read. 1 has no HTTP/2.
+pub(crate) const SNAPSHOT_LAYOUT: u16 = 3;
+/// The oldest that is read. 1 has no HTTP/2, 2 no TLS.
 pub(crate) const SNAPSHOT_LAYOUT_OLDEST: u16 = 1;
 /// Layout of the state that a keeper leaves to its next program.
 pub(crate) const KEEPER_STATE_LAYOUT: u16 = 2;
@@ -45,6 +49,8 @@ pub(crate) enum Role {
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct KeeperHello {
+    /// The highest that the keeper knows; for the worker, that both know.
+    pub(crate) version: u16,
     pub(crate) role: Role,
     pub(crate) incarnation: u32,
     /// Of the worker that it follows, 0 for none.
@@ -150,6 +156,10 @@ pub(crate) enum ToWorker {
         id: u32,
         facts: KeeperFacts,
     },
+    /// The answer to FilesPlease. Descriptor: a memory file with [`Files`](crate::tls::Files).
+    Files,
+    /// From version 2, before the first Config. Descriptor: the vault.
+    Vault,
 }
 
 /// Worker to keeper.
@@ -197,6 +207,9 @@ pub(crate) enum ToKeeper {
     Quarantined {
         text: String,
     },
+    /// The configuration is valid so far, and names these files. Descriptor: a memory file with
+    /// their names.
+    FilesPlease,
 }
 
 impl ToWorker {
@@ -206,8 +219,8 @@ impl ToWorker {
             Self::Hello(hello) => {
                 // The first packet of a link has the range of versions in front, for all releases.
                 w.u8(1)
-                    .u16(VERSION)
-                    .u16(VERSION)
+                    .u16(VERSION_OLDEST)
+                    .u16(hello.version)
                     .u8(hello.role as u8)
                     .u32(hello.incarnation);
                 w.u32(hello.predecessor)
@@ -259,6 +272,12 @@ impl ToWorker {
                 w.u8(14).u32(*id);
                 facts.encode(&mut w);
             }
+            Self::Files => {
+                w.u8(15);
+            }
+            Self::Vault => {
+                w.u8(16);
+            }
         }
         w.bytes
     }
@@ -268,10 +287,11 @@ impl ToWorker {
         Ok(match r.u8()? {
             1 => {
                 let (oldest, newest) = (r.u16()?, r.u16()?);
-                if oldest > VERSION || newest < VERSION {
+                if oldest > VERSION || newest < VERSION_OLDEST {
                     return Err(Malformed);
                 }
                 Self::Hello(KeeperHello {
+                    version: newest.min(VERSION),
                     role: match r.u8()? {
                         0 => Role::First,
                         1 => Role::AfterCrash,
@@ -316,6 +336,8 @@ impl ToWorker {
                 id: r.u32()?,
                 facts: KeeperFacts::decode(&mut r)?,
             },
+            15 => Self::Files,
+            16 => Self::Vault,
             _ => return Err(Malformed),
         })
     }
@@ -373,6 +395,9 @@ impl ToKeeper {
             Self::Quarantined { text } => {
                 w.u8(11).text(cut(text));
             }
+            Self::FilesPlease => {
+                w.u8(12);
+            }
         }
         w.bytes
     }
@@ -423,6 +448,7 @@ impl ToKeeper {
             11 => Self::Quarantined {
                 text: r.text()?.to_owned(),
             },
+            12 => Self::FilesPlease,
             _ => return Err(Malformed),
         })
     }

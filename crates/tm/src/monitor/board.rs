@@ -15,6 +15,7 @@ use hitless_core::health::{Admin, AdminReason, Health, HealthReason};
 use hitless_types::site::Site;
 use serde::{Deserialize, Serialize};
 
+use crate::tls::MembersSide;
 use crate::worker::stats::{Keyed, member_key};
 
 /// Which member: the same address in two pools is two members, probed apart.
@@ -45,9 +46,22 @@ pub struct MemberState {
     /// Admin state and health in one byte, see [`pack`].
     word: AtomicU8,
     detail: Mutex<MemberHealth>,
+    /// How its probes speak TLS. `None`: in cleartext.
+    tls: Mutex<Option<Arc<MembersSide>>>,
 }
 
 impl MemberState {
+    pub(crate) fn set_tls(&self, tls: Option<Arc<MembersSide>>) {
+        *self.tls.lock().unwrap_or_else(PoisonError::into_inner) = tls;
+    }
+
+    pub(super) fn tls(&self) -> Option<Arc<MembersSide>> {
+        self.tls
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
     /// Whether new work may go there: the operator lets it, and no probe says that it is down. One
     /// load.
     pub fn is_usable(&self) -> bool {
@@ -94,6 +108,7 @@ impl MemberState {
             word: AtomicU8::new(pack(detail.admin, detail.health)),
             detail: Mutex::new(detail),
             memory: Some(memory),
+            tls: Mutex::default(),
         }
     }
 

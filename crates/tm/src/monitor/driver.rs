@@ -257,7 +257,9 @@ impl Driver {
             })
         } else {
             let watched = &member.watched;
-            Running::start(&watched.probe, watched.protocol, watched.key.address)
+            let tls = watched.state.tls();
+            let member = (watched.key.address, tls.as_deref());
+            Running::start(&watched.probe, watched.protocol, member)
         };
         let registered = started.and_then(|mut running| {
             let interest = Interest::READABLE | Interest::WRITABLE;

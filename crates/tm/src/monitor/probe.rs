@@ -10,11 +10,16 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use hitless_core::health::{Failure, Outcome};
 use hitless_proto::http2::{Connection, Context, Event, Head, Limits, Work};
 use hitless_types::site::{MembersProtocol, Probe};
 use mio::net::TcpStream;
+use rustls::ClientConnection;
+use rustls::pki_types::ServerName;
+
+use crate::tls::MembersSide;
 
 /// Bytes of a response's head: more headers than a health page has.
 const HEAD_MAX: usize = 16 * 1024;
@@ -26,6 +31,8 @@ const REST_MAX: usize = 64 * 1024;
 #[derive(Debug)]
 pub(super) struct Running {
     pub(super) stream: TcpStream,
+    /// `None`: in cleartext.
+    tls: Option<Box<ClientConnection>>,
     phase: Phase,
     /// The status that an HTTP probe expects. `None` for a TCP probe.
     expect: Option<u16>,
@@ -114,6 +121,25 @@ impl Running {
     pub(super) fn start(
         probe: &Probe,
         protocol: MembersProtocol,
+        (member, tls): (SocketAddr, Option<&MembersSide>),
+    ) -> Result<Self, Failure> {
+        let mut running = Self::start_plain(probe, protocol, member)?;
+        // A TCP probe is content with a connection.
+        if let Some(side) = tls.filter(|_| running.expect.is_some()) {
+            let name = side.name.clone();
+            let name = name.unwrap_or_else(|| ServerName::IpAddress(member.ip().into()));
+            let made = ClientConnection::new(Arc::clone(&side.config), name);
+            let failed = |error: rustls::Error| Failure::Tls {
+                error: error.to_string(),
+            };
+            running.tls = Some(Box::new(made.map_err(failed)?));
+        }
+        Ok(running)
+    }
+
+    fn start_plain(
+        probe: &Probe,
+        protocol: MembersProtocol,
         member: SocketAddr,
     ) -> Result<Self, Failure> {
         let stream = TcpStream::connect(member).map_err(|error| failure_of(&error))?;
@@ -145,6 +171,7 @@ impl Running {
     ) -> Self {
         Self {
             stream,
+            tls: None,
             phase: Phase::Connecting,
             expect,
             request,
@@ -188,7 +215,13 @@ impl Running {
                 Ok(None)
             }
             Phase::Sending { sent } => {
-                let written = self.stream.write(&self.request[sent..])?;
+                let written = match &mut self.tls {
+                    None => self.stream.write(&self.request[sent..])?,
+                    Some(tls) => {
+                        let mut sealed = rustls::Stream::new(&mut **tls, &mut self.stream);
+                        sealed.write(&self.request[sent..])?
+                    }
+                };
                 let sent = sent + written;
                 self.phase = if sent == self.request.len() {
                     Phase::Reading
@@ -199,7 +232,7 @@ impl Running {
             }
             Phase::Reading => self.read_head(),
             Phase::Rest { read } => {
-                let more = self.stream.read(&mut [0; 4096])?;
+                let more = self.read(&mut [0; 4096])?;
                 if more == 0 || read + more > REST_MAX {
                     self.phase = Phase::Over;
                     return Ok(Some(Progress::Over));
@@ -211,9 +244,16 @@ impl Running {
         }
     }
 
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        match &mut self.tls {
+            None => self.stream.read(into),
+            Some(tls) => rustls::Stream::new(&mut **tls, &mut self.stream).read(into),
+        }
+    }
+
     fn read_head(&mut self) -> io::Result<Option<Progress>> {
         let mut buffer = [0; 4096];
-        let read = self.stream.read(&mut buffer)?;
+        let read = self.read(&mut buffer)?;
         if read == 0 {
             return Ok(Some(self.result(Err(Failure::Closed))));
         }
@@ -275,6 +315,11 @@ pub(super) fn failure_of(error: &io::Error) -> Failure {
         ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted | ErrorKind::BrokenPipe => {
             Failure::Closed
         }
+        // What rustls says of the other side comes so.
+        ErrorKind::InvalidData => Failure::Tls {
+            error: error.to_string(),
+        },
+        ErrorKind::UnexpectedEof => Failure::Closed,
         _ => Failure::Local {
             error: error.to_string(),
         },

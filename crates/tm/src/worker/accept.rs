@@ -13,7 +13,7 @@ use super::core_of_lane::Source;
 use super::event_loop::EventLoop;
 use super::stats::Lane;
 use super::trial::Point;
-use super::{http, tcp};
+use super::{http, tcp, tls};
 use crate::ledger::{CRASH, Field};
 
 /// Connections accepted before the others have their turn.
@@ -137,6 +137,10 @@ impl EventLoop {
         socket: OwnedFd,
         from: Option<SocketAddr>,
     ) -> Option<usize> {
+        if self.core.tables.servers[server].tls.is_some() {
+            tls::greet(self, server, socket, from);
+            return None;
+        }
         let Self {
             core,
             room,

@@ -9,7 +9,7 @@ use core::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
 
-use hitless_carry::slots::{CLOSING, IN_FLIGHT, Kind, REGISTERED, Slots};
+use hitless_carry::slots::{CLOSING, IN_FLIGHT, Kind, REGISTERED, SEALED, Slots};
 use hitless_carry::socket::{TcpState, bytes_in_pipe, progress};
 use hitless_types::site::Protocol;
 use rustix::net::RecvFlags;
@@ -20,6 +20,7 @@ use super::event_loop::{EventLoop, Report};
 use super::http::{self, Client};
 use super::stats::{Keyed, Lane};
 use super::tcp::{self, CLIENT, MEMBER, Pair};
+use super::tls::{self, Sealed};
 use crate::clock::now_us;
 use crate::ledger::{CRASH, Field};
 use crate::link::lane::{Entry, decode};
@@ -131,13 +132,21 @@ impl EventLoop {
     fn adopt_slot(&mut self, index: u32, fds: Vec<OwnedFd>) {
         let slot = self.core.slot(index);
         let crashes = slot.crashes.load(Ordering::Relaxed);
-        let kind = slot.kind();
+        let (kind, is_sealed) = (slot.kind(), slot.has_flag(SEALED));
         slot.owner.store(self.core.incarnation, Ordering::Relaxed);
         self.core.open += 1;
         if crashes >= CRASHES_MAX {
             self.core.count(Lane::Quarantined, 1);
             let (text, known) = self.describe(index, &fds);
             self.outbox.send(Report::Quarantined { text, known });
+            return self.lose(index, &fds);
+        }
+        let kept = self.core.entry(index).is_some_and(tls::holds);
+        if is_sealed && !kept && kind != Some(Kind::Http2) {
+            if kind == Some(Kind::Http) && self.core.slot(index).has_flag(IN_FLIGHT) {
+                let ledger = CRASH.of(self.core.slots.head());
+                ledger.add(Field::InFlightLost, 1);
+            }
             return self.lose(index, &fds);
         }
         let mut fds_left = fds.into_iter();
@@ -161,7 +170,11 @@ impl EventLoop {
         let core = &mut self.core;
         let key = core.slot(index).virtual_server.load(Ordering::Relaxed);
         let server = core.tables.server_of(key, Protocol::Tcp);
+        let is_sealed = core.slot(index).has_flag(SEALED);
+        let expects = is_sealed && core.entry(index).is_some_and(tls::expects_member);
         let is_connecting = match progress(&member).map(|now| now.state) {
+            // The handshake with it died with its worker; nothing of the client's is lost.
+            Ok(TcpState::Open) if expects => true,
             Ok(TcpState::Connecting) => true,
             // Refused, and nobody has tried another one.
             Ok(TcpState::Closed) => {
@@ -214,6 +227,13 @@ impl EventLoop {
                 core.give_pipe(pipe);
             }
         }
+        if is_sealed {
+            let Some(sealed) = Sealed::recover(core, index, &pair.sockets, is_connecting) else {
+                core.leave_member(place);
+                return self.lose(index, &pair.sockets);
+            };
+            pair.sealed = Some(Box::new(sealed));
+        }
         let ledger = CRASH.of(core.slots.head());
         ledger.add(Field::Carried, 1);
         ledger.add(Field::BytesInPipes, pair.bytes_in_pipes());
@@ -232,10 +252,15 @@ impl EventLoop {
         let read_done = slot.read_done.load(Ordering::Relaxed);
         let written_done = slot.written_done.load(Ordering::Relaxed);
         let now = progress(&socket).ok();
+        let mut layer = None;
+        if slot.has_flag(SEALED) {
+            let recover = |entry| tls::recover_http(entry, read_done, written_done);
+            layer = core.entry(index).and_then(recover).map(Box::new);
+        }
         if slot.has_flag(CLOSING) && now.is_some_and(|now| now.written >= written_done) {
             // All that was to come has gone out: only its end is missing.
             end_on_close(&socket);
-            let _ = rustix::net::shutdown(&socket, rustix::net::Shutdown::Write);
+            tls::shut_down(&socket, &mut layer);
             CRASH.of(core.slots.head()).add(Field::Finished, 1);
             slot.set_flag(REGISTERED, true);
             return core.end_slot(index);
@@ -257,6 +282,7 @@ impl EventLoop {
         let mut client = Client::new(index, server, socket, address, core.now_us);
         client.read = read_done;
         client.written = written_done;
+        client.tls = layer;
         CRASH.of(core.slots.head()).add(Field::Carried, 1);
         let at = self.http.clients.insert(client);
         let Self {
@@ -330,24 +356,24 @@ impl EventLoop {
                 let owner = slot.owner.load(Ordering::Relaxed);
                 if slot.kind() != Some(Kind::Free) && owner != self.core.incarnation {
                     let ledger = CRASH.of(self.core.slots.head());
+                    let is_begun = slot.has_flag(IN_FLIGHT) || slot.has_flag(SEALED);
                     if slot.has_flag(CLOSING) {
                         ledger.add(Field::Finished, 1);
-                        slot.end();
-                        continue;
-                    }
-                    if slot.kind() == Some(Kind::Http2) {
+                    } else if slot.kind() == Some(Kind::Http2) {
                         self.count_lost_streams(index);
                         ledger.add(Field::Reset, 1);
-                        slot.end();
-                        continue;
+                    } else {
+                        if slot.has_flag(IN_FLIGHT) {
+                            ledger.add(Field::InFlightLost, 1);
+                        }
+                        // Of the others nothing was read: their clients are among those that were
+                        // found, and begin anew.
+                        if is_begun || !searched {
+                            ledger.add(Field::Reset, 1);
+                        }
                     }
-                    if slot.has_flag(IN_FLIGHT) {
-                        ledger.add(Field::InFlightLost, 1);
-                    }
-                    // Of the others nothing was read: their clients are among those that were
-                    // found, and begin anew.
-                    if slot.has_flag(IN_FLIGHT) || !searched {
-                        ledger.add(Field::Reset, 1);
+                    if let Some(entry) = self.core.entry(index) {
+                        entry.wipe();
                     }
                     slot.end();
                 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use hitless_carry::memory;
 use hitless_core::health::{Admin, Health};
 use hitless_types::site::{Site, bounds};
+use zeroize::Zeroizing;
 
 use super::event_loop::Command;
 use super::{Listening, Worker, WorkerError};
@@ -15,9 +16,17 @@ use crate::admin::AdminServer;
 use crate::link::{Role, ToKeeper};
 use crate::monitor::Monitors;
 use crate::status::{Traffic, VirtualServerStatus};
+use crate::tls::files::encode_names;
+use crate::tls::{self, Files, Loaded};
 
 /// Removed virtual servers that are remembered by name: as many as a file may have is plenty.
 const EARLIER_MAX: usize = 256;
+/// All files that a site names: thousands of certificates, and a few lists of authorities.
+const FILES_BYTES_MAX: u64 = 256 << 20;
+
+fn time_of_day_s() -> u64 {
+    rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse).tv_sec as u64
+}
 
 impl Worker {
     pub(super) fn on_config(&mut self, fds: &[OwnedFd]) -> Result<(), WorkerError> {
@@ -30,30 +39,71 @@ impl Worker {
         self.sockets.clear();
         match Site::parse(&self.hello.file_name, &bytes) {
             Ok(site) => {
-                let addresses = site
-                    .virtual_servers
-                    .iter()
-                    .map(|server| server.listen)
-                    .collect();
-                let single = site.admin.iter().map(|admin| admin.listen).collect();
-                self.candidate = Some(Arc::new(site));
-                self.tell(&ToKeeper::Accept { addresses, single })
+                if site.files().next().is_none() {
+                    return self.accept(site, Loaded::default());
+                }
+                let names = encode_names(site.files().map(|file| file.path.as_str()));
+                self.awaiting_files = Some((site, bytes));
+                match memory::from_bytes("hitless-names", &names) {
+                    Ok(file) => self.tell_with(&ToKeeper::FilesPlease, Some(&file)),
+                    Err(error) => self.refuse(format!("memory file: {error}\n")),
+                }
             }
-            Err(problems) => {
-                self.candidate = None;
-                self.tell(&ToKeeper::Refuse {
-                    text: format!("{problems}\n"),
-                })
-            }
+            Err(problems) => self.refuse(format!("{problems}\n")),
         }
+    }
+
+    /// The files that the site names.
+    pub(super) fn on_files(&mut self, fds: &[OwnedFd]) -> Result<(), WorkerError> {
+        let Some((site, bytes)) = self.awaiting_files.take() else {
+            return Ok(());
+        };
+        let read = fds.first().map(|fd| memory::to_bytes(fd, FILES_BYTES_MAX));
+        let read = read.and_then(Result::ok).map(Zeroizing::new);
+        let Some(Ok(files)) = read.map(|bytes| Files::decode(&bytes)) else {
+            return self.refuse("the site's certificates did not arrive\n".to_owned());
+        };
+        let now_s = time_of_day_s();
+        let file = self.hello.file_name.clone();
+        match tls::load(&site, &files, self.vault.as_ref(), now_s, (&file, &bytes)) {
+            Ok((loaded, warnings)) => {
+                for warning in warnings.iter().flat_map(|some| &some.problems) {
+                    let (line, field, found) = (warning.line, &warning.field, &warning.found);
+                    let found = found.as_deref().unwrap_or_default();
+                    tracing::warn!("{file}:{line}: {field}: {}: {found}", warning.message);
+                }
+                self.accept(site, loaded)
+            }
+            Err(problems) => self.refuse(format!("{problems}\n")),
+        }
+    }
+
+    fn accept(&mut self, site: Site, tls: Loaded) -> Result<(), WorkerError> {
+        let servers = site.virtual_servers.iter();
+        let addresses = servers.map(|server| server.listen).collect();
+        let single = site.admin.iter().map(|admin| admin.listen).collect();
+        self.candidate = Some((Arc::new(site), Arc::new(tls)));
+        self.tell(&ToKeeper::Accept { addresses, single })
+    }
+
+    fn refuse(&mut self, text: String) -> Result<(), WorkerError> {
+        self.candidate = None;
+        self.tell(&ToKeeper::Refuse { text })
     }
 
     /// The addresses are there: every event loop gets the configuration and its own sockets.
     pub(super) fn on_apply(&mut self) {
-        let Some(site) = self.candidate.take() else {
+        let Some((site, tls)) = self.candidate.take() else {
             return;
         };
         self.board.keep_only(&site);
+        for pool in &site.pools {
+            let side = tls.pools.get(pool.name.as_str());
+            for member in &pool.members {
+                let state = self.board.member(pool.name.as_str(), member.address);
+                state.set_tls(side.cloned());
+            }
+        }
         self.remember_removed(&site);
         self.bound = self
             .sockets
@@ -78,6 +128,7 @@ impl Worker {
         for (lane, listeners) in self.lanes.iter().zip(per_lane) {
             lane.send(Command::Apply {
                 site: Arc::clone(&site),
+                tls: Arc::clone(&tls),
                 listeners,
             });
         }

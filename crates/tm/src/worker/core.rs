@@ -7,15 +7,18 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use hitless_carry::message;
-use hitless_carry::slots::{Kind, REGISTERED, Slot, Slots};
+use hitless_carry::slots::{Kind, REGISTERED, SEALED, Slot, Slots};
+use hitless_carry::vault::{self, Vault};
 use mio::unix::SourceFd;
 use mio::{Interest, Token};
 use rustix::pipe::PipeFlags;
 
 use super::stats::{Keyed, Lane};
 use super::tables::{self, Tables};
+use super::tls;
 use super::trial::{Point, Trial};
 use super::wheel::Wheel;
+use crate::egress;
 use crate::ledger::{Field, TAKEOVER};
 use crate::link::lane::{ENTRIES_MAX, Entry, encode};
 
@@ -41,6 +44,8 @@ pub(super) enum Source {
     Front(usize),
     /// A member's.
     Trunk(usize),
+    /// A client's TLS handshake.
+    Greeting(usize),
 }
 
 const KIND_SHIFT: u32 = 56;
@@ -58,6 +63,7 @@ impl Source {
             Self::HttpMember(index) => (5, index),
             Self::Front(index) => (6, index),
             Self::Trunk(index) => (7, index),
+            Self::Greeting(index) => (8, index),
         };
         Token(kind << KIND_SHIFT | index)
     }
@@ -74,7 +80,8 @@ impl Source {
             (4, index) => Self::HttpClient(index),
             (5, index) => Self::HttpMember(index),
             (6, index) => Self::Front(index),
-            (_, index) => Self::Trunk(index),
+            (7, index) => Self::Trunk(index),
+            (_, index) => Self::Greeting(index),
         }
     }
 }
@@ -111,6 +118,12 @@ pub(super) struct Core {
     /// The slot of this lane on which the worker before died.
     pub(super) blamed: Option<u32>,
     pub(super) trial: Trial,
+    /// Where keys outlive this process. `None`: nowhere.
+    pub(super) vault: Option<Arc<Vault>>,
+    /// No TLS handshake with a member begins.
+    pub(super) holds_handshakes: bool,
+    /// What TLS works in.
+    pub(super) tls: tls::Room,
     keeper: OwnedFd,
     /// Registrations among them: what they are of may not be answered yet.
     has_unsent_registrations: bool,
@@ -147,6 +160,9 @@ impl Core {
             open: 0,
             blamed: None,
             trial,
+            vault: None,
+            holds_handshakes: false,
+            tls: tls::Room::default(),
             keeper,
             has_unsent_registrations: false,
             entries: Vec::new(),
@@ -190,6 +206,21 @@ impl Core {
         self.slots.slot(self.lane, index)
     }
 
+    /// Where the keys of a connection outlive this process. `None`: nowhere.
+    pub(super) fn entry(&self, slot: u32) -> Option<&vault::Entry> {
+        let vault = self.vault.as_ref()?;
+        Some(vault.entry(self.lane, slot))
+    }
+
+    /// The connection in this slot speaks TLS.
+    pub(super) fn seal_slot(&self, slot: u32) {
+        self.slot(slot).set_flag(SEALED, true);
+        if let Some(vault) = &self.vault {
+            vault.keep_in_memory(self.lane, slot);
+            vault.entry(self.lane, slot).wipe();
+        }
+    }
+
     /// Looks for free slots. Only while no other program takes slots of this lane.
     pub(super) fn find_free_slots(&mut self) {
         let count = self.slots.slots_per_lane();
@@ -229,6 +260,11 @@ impl Core {
         let slot = self.slot(index);
         let generation = slot.generation.load(Ordering::Relaxed);
         let is_registered = slot.has_flag(REGISTERED);
+        if slot.has_flag(SEALED)
+            && let Some(vault) = &self.vault
+        {
+            vault.entry(self.lane, index).wipe();
+        }
         slot.end();
         if is_registered {
             self.push(
@@ -378,6 +414,11 @@ impl Core {
         for pipe in core::mem::take(&mut self.pipes) {
             self.drop_pipe(&pipe);
         }
+    }
+
+    /// Whether a connection to a member is yet to be made: TLS takes a handshake more.
+    pub(super) fn is_connecting(&self, opened: &egress::Opened, member: usize) -> bool {
+        !opened.is_connected || self.tables.members[member].tls.is_some()
     }
 
     pub(super) fn count(&self, counter: Lane, by: u64) {

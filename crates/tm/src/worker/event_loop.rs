@@ -16,6 +16,7 @@ use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use hitless_carry::message;
+use hitless_carry::vault::Vault;
 use hitless_types::site::Site;
 use mio::{Events, Poll, Token, Waker};
 use slab::Slab;
@@ -25,15 +26,19 @@ use super::http::{self, Http, Room};
 use super::http2;
 use super::takeover::{Giving, Taking};
 use super::tcp::{self, CLIENT, MEMBER, Pair};
+use super::tls::{self, Greeting};
 use crate::clock::now_us;
 use crate::monitor::Board;
+use crate::tls::Loaded;
 
 /// What the worker's main thread tells an event loop.
 pub(super) enum Command {
     Apply {
         site: Arc<Site>,
+        tls: Arc<Loaded>,
         listeners: Vec<(SocketAddr, OwnedFd)>,
     },
+    Vault(Arc<Vault>),
     Give {
         peer: OwnedFd,
     },
@@ -117,6 +122,8 @@ pub(super) struct EventLoop {
     pub(super) room: Room,
     pub(super) pairs: Slab<Pair>,
     pub(super) http: Http,
+    /// TLS handshakes of clients.
+    pub(super) greetings: Slab<Greeting>,
     pub(super) outbox: Outbox,
     pub(super) board: Board,
     pub(super) giving: Option<Giving>,
@@ -159,6 +166,7 @@ impl EventLoop {
             },
             pairs: Slab::new(),
             http: Http::default(),
+            greetings: Slab::new(),
             outbox,
             board,
             giving: None,
@@ -243,6 +251,7 @@ impl EventLoop {
             Source::HttpMember(index) => http::on_member(core, room, http, index, event),
             Source::Front(index) => http2::on_front(core, room, http, index, event),
             Source::Trunk(index) => http2::on_trunk(core, room, http, index, event),
+            Source::Greeting(index) => tls::on_greeting(self, index, event),
             Source::Listener(server) => self.accept(server),
             Source::Inbox => self.on_commands(),
             Source::Keeper => self.on_keeper(),
@@ -264,6 +273,7 @@ impl EventLoop {
             Source::HttpMember(index) => http::on_member_again(core, room, http, index),
             Source::Front(index) => http2::work(core, room, http, index),
             Source::Trunk(index) => http2::work_trunk(core, room, http, index),
+            Source::Greeting(index) => tls::work_greeting(self, index),
             Source::Listener(server) => self.accept(server),
             Source::Inbox | Source::Keeper | Source::Takeover => {}
         }
@@ -283,6 +293,7 @@ impl EventLoop {
             Source::HttpMember(index) => http::on_member_timer(core, http, index),
             Source::Front(index) => http2::on_front_timer(core, room, http, index),
             Source::Trunk(index) => http2::on_trunk_timer(core, room, http, index),
+            Source::Greeting(index) => tls::on_greeting_timer(self, index),
             _ => {}
         }
     }
@@ -314,7 +325,12 @@ impl EventLoop {
     fn on_commands(&mut self) {
         for command in self.inbox.take() {
             match command {
-                Command::Apply { site, listeners } => self.apply(&site, listeners),
+                Command::Apply {
+                    site,
+                    tls,
+                    listeners,
+                } => self.apply((&site, &tls), listeners),
+                Command::Vault(vault) => self.core.vault = Some(vault),
                 Command::Give { peer } => self.begin_giving(peer),
                 Command::Take { peer } => self.begin_taking(peer),
                 Command::Commit => self.commit(),
@@ -324,7 +340,7 @@ impl EventLoop {
         }
     }
 
-    fn apply(&mut self, site: &Site, listeners: Vec<(SocketAddr, OwnedFd)>) {
+    fn apply(&mut self, site: (&Site, &Loaded), listeners: Vec<(SocketAddr, OwnedFd)>) {
         let core = &mut self.core;
         let slots = Arc::clone(&core.slots);
         let unused = core
@@ -358,6 +374,11 @@ impl EventLoop {
     }
 
     fn cut_all(&mut self) {
+        let greetings: Vec<usize> = self.greetings.iter().map(|(index, _)| index).collect();
+        for index in greetings {
+            // Nobody has asked for anything on it.
+            tls::end_greeting(self, index);
+        }
         let pairs: Vec<usize> = self.pairs.iter().map(|(index, _)| index).collect();
         for index in pairs {
             let pair = &self.pairs[index];

@@ -19,14 +19,16 @@ use hitless_proto::http1::{Connection, Context, Event as Told, Side, Work, http_
 use mio::event::Event;
 use slab::Slab;
 
-use self::exchange::{act, close_down, connect_failed, drop_idle, fail};
+pub(super) use self::exchange::connect_failed;
+use self::exchange::{act, close_down, drop_idle, fail, note_idle};
 pub(super) use self::exchange::{give_back, open_up, take_idle};
-pub(super) use self::flow::send;
+pub(super) use self::flow::recv_from_member;
 use self::flow::{Flushed, flush, read_client, read_member};
 use super::balance::key_of_client;
 use super::core_of_lane::{Core, ROUNDS_MAX, Source};
 use super::http2::{self, Exchange, Front, Trunk};
 use super::stats::Lane;
+use super::tls::{self, Layer, Shaking, Tls};
 use super::trial::Point;
 
 pub(super) use self::exchange::{End, end};
@@ -60,6 +62,7 @@ pub(super) struct Client {
     pub(super) slot: u32,
     pub(super) server: usize,
     pub(super) socket: OwnedFd,
+    pub(super) tls: Tls,
     pub(super) address: IpAddr,
     pub(super) codec: Connection,
     /// Place of the member's connection while a request needs it.
@@ -98,6 +101,9 @@ pub(super) enum Closing {
 #[derive(Debug)]
 pub(super) struct Up {
     pub(super) socket: OwnedFd,
+    pub(super) tls: Tls,
+    /// Its TLS handshake; until it is over, it is connecting.
+    pub(super) shaking: Option<Box<Shaking>>,
     pub(super) member: usize,
     /// `None`: idle.
     pub(super) user: Option<User>,
@@ -150,6 +156,7 @@ pub(super) struct Switched {
     pub(super) member: usize,
     /// The client's and the member's.
     pub(super) sockets: [OwnedFd; 2],
+    pub(super) layers: [Tls; 2],
 }
 
 impl Http {
@@ -172,6 +179,7 @@ impl Client {
             slot,
             server,
             socket,
+            tls: None,
             address,
             codec: Connection::new(now_us),
             up: None,
@@ -193,12 +201,19 @@ impl Client {
     pub(super) fn is_mid_message(&self) -> bool {
         !self.codec.is_idle()
     }
+
+    /// Bytes wait for the client.
+    fn has_unsent(&self) -> bool {
+        !self.codec.unsent(Side::Client).is_empty() || tls::has_unsent(&self.tls)
+    }
 }
 
 impl Up {
     pub(super) fn new(socket: OwnedFd, member: usize, is_connecting: bool, now_us: u64) -> Self {
         Self {
             socket,
+            tls: None,
+            shaking: None,
             member,
             user: None,
             is_connecting,
@@ -233,6 +248,24 @@ pub(super) fn accept(
     begin(core, room, http, index);
 }
 
+/// Takes a client whose TLS handshake is over.
+pub(super) fn accept_sealed(
+    core: &mut Core,
+    room: &mut Room,
+    http: &mut Http,
+    (slot, server): (u32, usize),
+    (socket, address): (OwnedFd, IpAddr),
+    (layer, is_http2): (Layer, bool),
+) {
+    let mut client = Client::new(slot, server, socket, address, core.now_us);
+    client.tls = Some(Box::new(layer));
+    let index = http.clients.insert(client);
+    if is_http2 {
+        return http2::take_over_client(core, room, http, index, 0);
+    }
+    begin(core, room, http, index);
+}
+
 /// Starts serving a client, new or carried over.
 pub(super) fn begin(core: &mut Core, room: &mut Room, http: &mut Http, index: usize) {
     let watched = core.watch(&http.clients[index].socket, Source::HttpClient(index));
@@ -256,7 +289,7 @@ pub(super) fn on_client(
     client.readable |= event.is_readable() || client.is_hung_up;
     client.writable |= event.is_writable() || event.is_write_closed() || event.is_error();
     // A socket that is only writable again, and nothing waits for that: nothing to do.
-    if client.readable || !client.codec.unsent(Side::Client).is_empty() {
+    if client.readable || client.has_unsent() {
         work(core, room, http, index);
     }
 }
@@ -282,8 +315,8 @@ pub(super) fn on_member(
         return;
     };
     if up.is_connecting {
-        match rustix::net::sockopt::socket_error(&up.socket) {
-            Ok(Ok(())) if event.is_writable() => {
+        match connecting(core, room, up, event.is_writable()) {
+            Connecting::Open => {
                 up.is_connecting = false;
                 up.since_us = core.now_us;
                 match user {
@@ -291,8 +324,8 @@ pub(super) fn on_member(
                     User::Exchange(at) => http.exchanges[at].tried = Vec::new(),
                 }
             }
-            Ok(Ok(())) => return,
-            _ => {
+            Connecting::Waiting => return,
+            Connecting::Failed => {
                 return match user {
                     User::Client(client) => connect_failed(core, room, http, client),
                     User::Exchange(at) => http2::connect_failed(core, room, http, at),
@@ -302,12 +335,37 @@ pub(super) fn on_member(
     } else if let User::Client(client) = user
         && !up.readable
         && http.clients[client].codec.unsent(Side::Member).is_empty()
+        && !tls::has_unsent(&up.tls)
     {
         return;
     }
     match user {
         User::Client(client) => work(core, room, http, client),
         User::Exchange(at) => http2::work_exchange(core, room, http, at),
+    }
+}
+
+/// How far the connect to a member has come.
+pub(super) enum Connecting {
+    Open,
+    Waiting,
+    Failed,
+}
+
+/// Goes on with a connect, and with the TLS handshake that comes behind it.
+fn connecting(core: &Core, room: &mut Room, up: &mut Up, is_writable: bool) -> Connecting {
+    let member = (&core.tables.members[up.member], core.holds_handshakes);
+    let shaking = up.shaking.take();
+    match tls::connect(member, &up.socket, shaking, is_writable, &mut room.scratch) {
+        tls::Connect::Open(layer) => {
+            up.tls = layer;
+            Connecting::Open
+        }
+        tls::Connect::Waiting(shaking) => {
+            up.shaking = shaking;
+            Connecting::Waiting
+        }
+        tls::Connect::Failed => Connecting::Failed,
     }
 }
 
@@ -328,7 +386,7 @@ pub(super) fn on_client_timer(core: &mut Core, room: &mut Room, http: &mut Http,
     client.armed_us = 0;
     if client.closing != Closing::No {
         if core.now_us >= client.close_at_us {
-            let is_sent = client.codec.unsent(Side::Client).is_empty();
+            let is_sent = !client.has_unsent();
             return end(
                 core,
                 http,
@@ -422,6 +480,7 @@ fn settle(core: &mut Core, http: &mut Http, index: usize) {
         return;
     };
     if client.codec.is_idle() {
+        note_idle(core, client);
         protect(core, client);
     }
     arm(core, http, index);
@@ -482,6 +541,7 @@ fn switch(core: &Core, http: &mut Http, index: usize) -> bool {
         server: client.server,
         member: up.member,
         sockets: [client.socket, up.socket],
+        layers: [client.tls, up.tls],
     });
     false
 }
@@ -489,7 +549,7 @@ fn switch(core: &Core, http: &mut Http, index: usize) -> bool {
 /// One pass over all that could move. `false`: nothing did.
 fn round(core: &mut Core, room: &mut Room, http: &mut Http, index: usize) -> bool {
     let mut has_moved = false;
-    if !http.clients[index].codec.unsent(Side::Client).is_empty() {
+    if http.clients[index].has_unsent() {
         match flush(core, http, index, Side::Client) {
             Flushed::All => has_moved = true,
             Flushed::Stuck => {}
@@ -497,12 +557,12 @@ fn round(core: &mut Core, room: &mut Room, http: &mut Http, index: usize) -> boo
         }
     }
     let client = &mut http.clients[index];
-    if client.closing != Closing::No && client.codec.unsent(Side::Client).is_empty() {
+    if client.closing != Closing::No && !client.has_unsent() {
         return close_down(core, room, http, index);
     }
     if let Some(up) = client.up
         && !http.ups[up].is_connecting
-        && !client.codec.unsent(Side::Member).is_empty()
+        && (!client.codec.unsent(Side::Member).is_empty() || tls::has_unsent(&http.ups[up].tls))
     {
         match flush(core, http, index, Side::Member) {
             Flushed::All => has_moved = true,
@@ -517,7 +577,7 @@ fn round(core: &mut Core, room: &mut Room, http: &mut Http, index: usize) -> boo
     if let Some(up) = client.up
         && !http.ups[up].is_connecting
         && http.ups[up].readable
-        && client.codec.unsent(Side::Client).is_empty()
+        && !client.has_unsent()
     {
         has_moved |= read_member(core, room, http, index, up);
     }

@@ -27,14 +27,15 @@ use hitless_proto::http2::{Connection, Context, Head, Work, frame};
 
 use super::core_of_lane::Core;
 use super::http::Closing;
+use super::tls::{self, Tls};
 
 pub(super) use self::answer::fail;
 pub(super) use self::exchange::{connect_failed, put_off, work_exchange};
 pub(super) use self::front::{begin_carried, on_front, on_front_timer, take_over_client, work};
 pub(super) use self::leave::end;
 pub(super) use self::trunk::{
-    STREAMS_PER_TRUNK, Trunk, flush_trunks, insert as insert_trunk, on_trunk, on_trunk_timer,
-    rejoin, seek, thaw, work_trunk,
+    STREAMS_PER_TRUNK, Trunk, connect_of_trunk_failed, flush_trunks, insert as insert_trunk,
+    on_trunk, on_trunk_timer, rejoin, seek, thaw, work_trunk,
 };
 
 mod answer;
@@ -64,6 +65,7 @@ pub(super) struct Front {
     pub(super) slot: u32,
     pub(super) server: usize,
     pub(super) socket: OwnedFd,
+    pub(super) tls: Tls,
     pub(super) address: IpAddr,
     pub(super) codec: Connection,
     /// Streams with the places of their exchanges, by rising number.
@@ -150,6 +152,7 @@ impl Front {
             slot,
             server,
             socket,
+            tls: None,
             address,
             codec,
             streams: Vec::new(),
@@ -168,6 +171,11 @@ impl Front {
     /// Inside a request or response, or with bytes that are nobody else's.
     pub(super) fn is_mid_message(&self) -> bool {
         !self.codec.is_idle()
+    }
+
+    /// Bytes wait for the client.
+    fn has_unsent(&self) -> bool {
+        !self.codec.unsent().is_empty() || tls::has_unsent(&self.tls)
     }
 
     fn exchange_of(&self, stream: u32) -> Option<usize> {

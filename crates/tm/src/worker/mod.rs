@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use hitless_carry::slots::Slots;
+use hitless_carry::vault::Vault;
 use hitless_carry::{memory, message, process, twin};
 use hitless_types::site::Site;
 use rustix::event::{EventfdFlags, PollFd, PollFlags};
@@ -29,6 +30,7 @@ use crate::link::{
 };
 use crate::monitor::{Board, Monitors};
 use crate::status::VirtualServerStatus;
+use crate::tls::Loaded;
 
 mod accept;
 mod adopt;
@@ -46,6 +48,7 @@ pub(crate) mod stats;
 mod tables;
 mod takeover;
 mod tcp;
+mod tls;
 mod trial;
 mod wheel;
 
@@ -109,9 +112,10 @@ pub fn run_trial(build_id: &str, trial: Trial) -> Result<(), WorkerError> {
     if let Some(Fault::ReadsLayout(only)) = trial.fault {
         layouts = (only, only);
     }
+    let version = hello.version;
     let mut worker = Worker::new(link, hello, slots, fds, trial)?;
     let greeting = ToKeeper::Hello(WorkerHello {
-        version: link::VERSION,
+        version,
         writes: SNAPSHOT_LAYOUT,
         reads: layouts,
         keeper_states: (KEEPER_STATE_LAYOUT, KEEPER_STATE_LAYOUT),
@@ -139,7 +143,11 @@ struct Worker {
     /// In force.
     site: Option<Arc<Site>>,
     /// Valid, and its addresses are awaited.
-    candidate: Option<Arc<Site>>,
+    candidate: Option<(Arc<Site>, Arc<Loaded>)>,
+    /// `None`: the keeper is of a program that has none.
+    vault: Option<Arc<Vault>>,
+    /// Valid but for the files that it names, which are awaited; with its text.
+    awaiting_files: Option<(Site, Vec<u8>)>,
     /// Virtual servers that a reload has removed.
     earlier: Vec<VirtualServerStatus>,
     sockets: Vec<Listening>,
@@ -273,6 +281,8 @@ impl Worker {
             wake,
             site: None,
             candidate: None,
+            vault: None,
+            awaiting_files: None,
             earlier: Vec::new(),
             sockets: Vec::new(),
             bound: HashMap::new(),
@@ -354,6 +364,11 @@ impl Worker {
     fn on_packet(&mut self, packet: ToWorker, fds: Vec<OwnedFd>) -> Result<(), WorkerError> {
         match packet {
             ToWorker::Config => self.on_config(&fds),
+            ToWorker::Files => self.on_files(&fds),
+            ToWorker::Vault => {
+                self.on_vault(fds);
+                Ok(())
+            }
             ToWorker::Listen { requested, bound } => {
                 self.sockets.push(Listening {
                     requested,
@@ -411,6 +426,18 @@ impl Worker {
             ToWorker::Pause | ToWorker::Resume => Ok(()),
             ToWorker::Hello(_) | ToWorker::Exit => Ok(()),
         }
+    }
+
+    fn on_vault(&mut self, fds: Vec<OwnedFd>) {
+        let vault = fds.into_iter().next().map(Vault::map);
+        let Some(Ok(vault)) = vault else {
+            return tracing::error!("no vault: a crash will cost connections with TLS");
+        };
+        let vault = Arc::new(vault);
+        for lane in &self.lanes {
+            lane.send(Command::Vault(Arc::clone(&vault)));
+        }
+        self.vault = Some(vault);
     }
 
     fn answer(&self, id: u32, text: &str) -> Result<(), WorkerError> {

@@ -14,6 +14,7 @@ use super::core_of_lane::{Core, Pipe};
 use super::http::{Client, Closing, Up};
 use super::http2::{Exchange, Front, Half, Leaving, Trunk};
 use super::tcp::{CLIENT, MEMBER, Pair};
+use super::tls::{Greeting, Layer, Sealed, Shaking, Tls};
 use crate::wire::{Malformed, Reader, Writer};
 
 /// One thing that is handed over.
@@ -27,6 +28,8 @@ pub(super) enum Item {
     Trunk(u32, Box<Trunk>),
     /// An idle connection to a member.
     Idle(Up),
+    /// A TLS handshake with a client: its socket, and what can begin anew elsewhere.
+    Greeting(Box<Greeting>),
 }
 
 /// Room in a packet for what one item may need at most, HTTP/2 aside: two sockets, two pipes with
@@ -55,7 +58,13 @@ impl Item {
             }
             Self::Trunk(_, trunk) => vec![trunk.socket.as_fd()],
             Self::Idle(up) => vec![up.socket.as_fd()],
+            Self::Greeting(greeting) => vec![greeting.socket.as_fd()],
         }
+    }
+
+    /// Raw TCP in cleartext: it has no state but the kernel's and the slot file's.
+    pub(super) fn goes_on(&self) -> bool {
+        matches!(self, Self::Tcp(pair) if pair.sealed.is_none())
     }
 
     /// Bytes that are in memory and in no socket.
@@ -65,8 +74,10 @@ impl Item {
             let bytes = sides.map(|side| codec.stuck(side).len() + codec.unsent(side).len());
             bytes.iter().sum()
         };
-        match self {
-            Self::Tcp(_) | Self::Idle(_) => 0,
+        let of_layers: usize = self.layers().map(|(_, layer)| layer.buffered()).sum();
+        let of_codecs = match self {
+            Self::Tcp(pair) => pair.sealed.as_ref().map_or(0, |sealed| sealed.buffered()),
+            Self::Idle(_) | Self::Greeting(_) => 0,
             Self::Trunk(_, trunk) => trunk.codec.stuck().len() + trunk.codec.unsent().len(),
             Self::Http(client, _) => of_codec(&client.codec),
             Self::Front(front, exchanges) => {
@@ -77,7 +88,48 @@ impl Item {
                 };
                 own + exchanges.iter().map(of_exchange).sum::<usize>()
             }
+        };
+        of_layers + of_codecs
+    }
+
+    /// Layers of TLS by the place of their socket: that of the connection itself, then members'.
+    fn layers(&self) -> impl Iterator<Item = (u32, &Layer)> {
+        let mut all: Vec<&Tls> = Vec::new();
+        match self {
+            // Its layers go with what is between them.
+            Self::Tcp(_) | Self::Greeting(_) => {}
+            Self::Http(client, up) => {
+                all.push(&client.tls);
+                all.extend(up.iter().map(|up| &up.tls));
+            }
+            Self::Front(front, exchanges) => {
+                all.push(&front.tls);
+                let of_ups = exchanges.iter().map(|(_, up)| up.as_ref());
+                all.extend(of_ups.map(|up| up.map_or(&None, |up| &up.tls)));
+            }
+            Self::Trunk(_, trunk) => all.push(&trunk.tls),
+            Self::Idle(up) => all.push(&up.tls),
         }
+        let layers = (0u32..).zip(all);
+        layers.filter_map(|(place, tls)| Some((place, tls.as_deref()?)))
+    }
+
+    /// Gives a layer back to the socket at a place.
+    fn attach(&mut self, place: u32, layer: Layer) -> Result<(), Malformed> {
+        let at = match (self, place) {
+            (Self::Http(client, _), 0) => &mut client.tls,
+            (Self::Http(_, Some(up)), 1) => &mut up.tls,
+            (Self::Front(front, _), 0) => &mut front.tls,
+            (Self::Front(_, exchanges), place) => {
+                let exchange = exchanges.get_mut(place as usize - 1).ok_or(Malformed)?;
+                &mut exchange.1.as_mut().ok_or(Malformed)?.tls
+            }
+            (Self::Trunk(_, trunk), 0) => &mut trunk.tls,
+            (Self::Idle(up), 0) => &mut up.tls,
+            _ => return Err(Malformed),
+        };
+        *at = Some(Box::new(layer));
+        Ok(())
     }
 
     pub(super) fn slot(&self) -> Option<u32> {
@@ -85,13 +137,32 @@ impl Item {
             Self::Tcp(pair) => Some(pair.slot),
             Self::Http(client, _) => Some(client.slot),
             Self::Front(front, _) => Some(front.slot),
+            Self::Greeting(greeting) => Some(greeting.slot),
             Self::Idle(_) | Self::Trunk(..) => None,
         }
     }
 
+    /// In front of what an item is in cleartext stand its layers.
     pub(super) fn write(&self, core: &Core, w: &mut Writer) {
+        for (place, layer) in self.layers() {
+            w.u8(6).u32(place);
+            layer.write(w);
+        }
         match self {
+            Self::Greeting(greeting) => {
+                let replay = greeting.shaking.as_ref().and_then(|one| one.replay());
+                w.u8(8)
+                    .u32(greeting.slot)
+                    .u64(core.tables.servers[greeting.server].key);
+                w.address(SocketAddr::new(greeting.address, 0))
+                    .u64(greeting.since_us)
+                    .bytes(replay.unwrap_or_default());
+            }
             Self::Tcp(pair) => {
+                if let Some(sealed) = &pair.sealed {
+                    w.u8(7);
+                    sealed.write(w);
+                }
                 w.u8(1)
                     .u32(pair.slot)
                     .u64(core.tables.servers[pair.server].key);
@@ -156,12 +227,43 @@ impl Item {
         r: &mut Reader<'_>,
         fds: &mut impl Iterator<Item = OwnedFd>,
     ) -> Result<Self, Malformed> {
-        match r.u8()? {
+        let mut layers = Vec::new();
+        let mut kind = r.u8()?;
+        while kind == 6 {
+            let place = r.u32()?;
+            layers.push((place, Layer::read(r)?));
+            kind = r.u8()?;
+        }
+        let mut item = Self::read_kind(core, kind, r, fds)?;
+        for (place, layer) in layers {
+            item.attach(place, layer)?;
+        }
+        Ok(item)
+    }
+
+    fn read_kind(
+        core: &mut Core,
+        kind: u8,
+        r: &mut Reader<'_>,
+        fds: &mut impl Iterator<Item = OwnedFd>,
+    ) -> Result<Self, Malformed> {
+        match kind {
             1 => read_tcp(core, r, fds).map(Self::Tcp),
             2 => read_http(core, r, fds),
             3 => read_up(core, r, fds).map(Self::Idle),
             4 => read_front(core, r, fds),
             5 => read_trunk(core, r, fds),
+            7 => {
+                let mut sealed = Sealed::read(r)?;
+                if r.u8()? != 1 {
+                    return Err(Malformed);
+                }
+                let mut pair = read_tcp(core, r, fds)?;
+                sealed.set_slot(pair.slot);
+                pair.sealed = Some(Box::new(sealed));
+                Ok(Self::Tcp(pair))
+            }
+            8 => read_greeting(core, r, fds),
             _ => Err(Malformed),
         }
     }
@@ -252,6 +354,30 @@ fn read_tcp(
         }
     }
     Ok(pair)
+}
+
+fn read_greeting(
+    core: &mut Core,
+    r: &mut Reader<'_>,
+    fds: &mut impl Iterator<Item = OwnedFd>,
+) -> Result<Item, Malformed> {
+    let (slot, key) = (read_slot(core, r)?, r.u64()?);
+    let server = core.tables.server_of(key, Protocol::Http);
+    let address: IpAddr = r.address()?.ip();
+    let (since_us, replay) = (r.u64()?, r.bytes()?);
+    let socket = fds.next().ok_or(Malformed)?;
+    let shaking = match &core.tables.servers[server].tls {
+        Some(config) => {
+            let mut shaking = Shaking::server(config).map_err(|_| Malformed)?;
+            shaking.begin_with(replay);
+            Some(Box::new(shaking))
+        }
+        // Its virtual server is gone, or speaks in cleartext: it is over.
+        None => None,
+    };
+    let of = (slot, server);
+    let greeting = Greeting::new(of, (socket, address), shaking, since_us);
+    Ok(Item::Greeting(Box::new(greeting)))
 }
 
 fn read_http(

@@ -26,6 +26,11 @@ pub(crate) enum Lane {
     Quarantined = 7,
     /// Connections whose clients were told to close, since they are to go elsewhere.
     ToldToClose = 8,
+    /// TLS handshakes with clients that came to their end.
+    Handshakes = 9,
+    /// Of them, those that took a ticket.
+    HandshakesResumed = 10,
+    HandshakeFailures = 11,
 }
 
 /// Places in [`Keyed::counters`](hitless_carry::slots::Keyed); never changed within a layout.
@@ -45,7 +50,7 @@ pub(crate) enum Keyed {
     Health = 6,
 }
 
-const _: () = assert!((Lane::ToldToClose as usize) < LANE_COUNTERS);
+const _: () = assert!((Lane::HandshakeFailures as usize) < LANE_COUNTERS);
 const _: () = assert!((Keyed::Health as usize) < KEYED_COUNTERS);
 
 /// Names the counters of a virtual server.

@@ -13,12 +13,14 @@ use std::sync::atomic::Ordering;
 use hitless_carry::slots::Slots;
 use hitless_proto::{http1, http2};
 use hitless_types::site::{HashBy, MembersProtocol, Protocol, Site};
+use rustls::ServerConfig;
 
 use super::balance::{Balance, Choice, key};
 use super::http::MEMBER_IDLE_US_MAX;
 use super::http2::STREAMS_PER_TRUNK;
 use super::stats::{Keyed, member_key, server_key};
 use crate::monitor::{Board, MemberState};
+use crate::tls::{Loaded, MembersSide};
 
 /// Times in microseconds.
 #[derive(Clone, Copy, Debug, Default)]
@@ -53,6 +55,8 @@ pub(super) struct Server {
     pub(super) listener: Option<OwnedFd>,
     pub(super) hash_by: HashBy,
     pub(super) members_speak_http2: bool,
+    /// `None`: in cleartext.
+    pub(super) tls: Option<Arc<ServerConfig>>,
     balance: Balance,
     /// Its counters' place in the lane.
     pub(super) keyed: usize,
@@ -62,6 +66,8 @@ pub(super) struct Server {
 pub(super) struct Member {
     pub(super) pool: String,
     pub(super) address: SocketAddr,
+    /// `None`: in cleartext.
+    pub(super) tls: Option<Arc<MembersSide>>,
     pub(super) state: Arc<MemberState>,
     pub(super) keyed: usize,
     /// In use by clients of this event loop.
@@ -78,7 +84,7 @@ impl Tables {
     /// is to be accepted before they are closed.
     pub(super) fn apply(
         &mut self,
-        site: &Site,
+        (site, tls): (&Site, &Loaded),
         board: &Board,
         slots: &Slots,
         lane: u32,
@@ -102,10 +108,15 @@ impl Tables {
         let mut is_kept = vec![false; self.servers.len()];
         for virtual_server in &site.virtual_servers {
             let pool = site.pool_of(virtual_server);
-            let choices = pool.members.iter().map(|member| Choice {
-                member: self.member(pool.name.as_str(), member.address, board, slots, lane),
-                weight: member.weight,
-                name: key(member.address.to_string().as_bytes()),
+            let members_tls = tls.pools.get(pool.name.as_str());
+            let choices = pool.members.iter().map(|member| {
+                let at = self.member(pool.name.as_str(), member.address, board, slots, lane);
+                self.members[at].tls = members_tls.cloned();
+                Choice {
+                    member: at,
+                    weight: member.weight,
+                    name: key(member.address.to_string().as_bytes()),
+                }
             });
             let choices: Vec<Choice> = choices.collect();
             let found = listeners
@@ -113,6 +124,7 @@ impl Tables {
                 .position(|(asked, _)| *asked == virtual_server.listen);
             let listener = found.map(|at| listeners.swap_remove(at).1);
             let name = virtual_server.name.as_str();
+            let server_tls = tls.servers.get(name).cloned();
             let Some(at) = self.servers.iter().position(|server| server.name == name) else {
                 let key = server_key(name);
                 let mut balance = Balance::new(lane);
@@ -125,6 +137,7 @@ impl Tables {
                     listener,
                     hash_by: pool.hash_by.clone(),
                     members_speak_http2: pool.members_protocol == MembersProtocol::Http2,
+                    tls: server_tls,
                     balance,
                     keyed: slots.keyed_index(lane, key),
                 });
@@ -135,6 +148,7 @@ impl Tables {
             server.protocol = virtual_server.protocol;
             server.hash_by = pool.hash_by.clone();
             server.members_speak_http2 = pool.members_protocol == MembersProtocol::Http2;
+            server.tls = server_tls;
             server.balance.apply(pool.method, choices);
             if server.requested != virtual_server.listen || server.listener.is_none() {
                 unused.extend(server.listener.take().map(|old| (at, old)));
@@ -184,6 +198,7 @@ impl Tables {
         self.members.push(Member {
             pool: pool.to_owned(),
             address,
+            tls: None,
             state,
             keyed,
             open: 0,
@@ -216,6 +231,7 @@ impl Tables {
             listener: None,
             hash_by: HashBy::Source,
             members_speak_http2: false,
+            tls: None,
             balance: Balance::default(),
             keyed: 0,
         });
@@ -242,6 +258,7 @@ impl Tables {
         self.members.push(Member {
             pool: pool.to_owned(),
             address,
+            tls: None,
             state: Arc::default(),
             keyed: 0,
             open: 0,

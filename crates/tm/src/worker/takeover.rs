@@ -19,6 +19,10 @@
 //! file, written by the successor before it serves it: what it owns when it dies after End is lost
 //! or lives on as after any crash, and is counted so.
 //!
+//! A TLS handshake of which something was sent cannot be moved. It ends here, before anything is
+//! handed over, or is cut when its time is over. One of which nothing was sent begins anew. A
+//! connection with TLS has state in memory and goes like HTTP, raw TCP within it too.
+//!
 //! HTTP/2 connections to members go first, and from then on nothing of HTTP/2 is served here: their
 //! streams belong to clients that are sent later.
 //!
@@ -36,10 +40,11 @@ use super::core_of_lane::{Core, Source};
 use super::event_loop::EventLoop;
 use super::http::{Http, Up, User};
 use super::record::{FDS_PER_ITEM, Item};
-use super::{http, http2, tcp};
+use super::{http, http2, tcp, tls};
 use crate::clock::now_us;
 
 mod give;
+mod handshakes;
 mod take;
 
 /// Connections of one batch: all at once would stop each for a quarter of a second, 16 for a
@@ -50,6 +55,9 @@ const IN_FLIGHT_MAX: usize = 4;
 /// A batch takes some 100 µs, on a machine that is busy with other things far longer; a successor that
 /// needs this long hangs, and so long the connections of its batches stand still.
 const ACK_US_MAX: u64 = 3_000_000;
+/// What is in the midst of a TLS handshake when a takeover begins has this long to end it here: three
+/// round trips of the farthest client. All else is served meanwhile.
+const HANDSHAKES_US_MAX: u64 = 1_000_000;
 /// Longer records travel in a memory file beside the packet.
 const INLINE_BYTES_MAX: usize = 64 * 1024;
 /// Records of one batch: 16 connections with four buffers of 256 KiB each.
@@ -67,6 +75,10 @@ pub(super) struct Giving {
     /// HTTP that the successor has acknowledged and does not serve before End.
     kept: Vec<Item>,
     next: u32,
+    /// When it began, until every TLS handshake is over or has had its time.
+    awaits_handshakes_us: Option<u64>,
+    /// No raw TCP in cleartext is left.
+    is_raw_done: bool,
     is_full: bool,
     has_failed: bool,
     /// All is acknowledged; what the other lanes say is awaited.
@@ -92,6 +104,7 @@ pub(super) struct Taking {
 impl Giving {
     pub(super) fn has_room(&self) -> bool {
         self.in_flight.len() < IN_FLIGHT_MAX
+            && self.awaits_handshakes_us.is_none()
             && !self.is_full
             && !self.has_failed
             && !self.is_prepared
@@ -100,6 +113,9 @@ impl Giving {
     pub(super) fn deadline_us(&self) -> Option<u64> {
         if self.has_failed {
             return None;
+        }
+        if let Some(began_us) = self.awaits_handshakes_us {
+            return Some(began_us + HANDSHAKES_US_MAX);
         }
         let oldest = self
             .in_flight
@@ -172,6 +188,10 @@ impl EventLoop {
                 http2::begin_carried(core, room, http, index);
             }
             Item::Trunk(number, trunk) => http2::insert_trunk(core, http, number, *trunk),
+            Item::Greeting(greeting) => {
+                self.core.open += 1;
+                tls::begin_greeting(self, *greeting);
+            }
             Item::Idle(up) => {
                 let member = up.member;
                 let at = http.ups.insert(up);

@@ -29,6 +29,7 @@ use super::core_of_lane::{
 };
 use super::http::Switched;
 use super::stats::{Keyed, Lane};
+use super::tls::{self, Connect, Layer, Sealed, Step};
 use super::trial::Point;
 use crate::egress;
 
@@ -46,6 +47,8 @@ pub(super) struct Pair {
     pub(super) member: usize,
     pub(super) sockets: [OwnedFd; 2],
     pub(super) is_connecting: bool,
+    /// `None`: both sides are in cleartext, and no byte leaves the kernel.
+    pub(super) sealed: Option<Box<Sealed>>,
     pub(super) tried: Vec<usize>,
     pub(super) directions: [Direction; 2],
     readable: [bool; 2],
@@ -89,6 +92,7 @@ impl Pair {
             member,
             sockets,
             is_connecting,
+            sealed: None,
             tried: Vec::new(),
             directions: [Direction::default(), Direction::default()],
             readable: [true; 2],
@@ -127,18 +131,16 @@ pub(super) fn accept(
         return None;
     };
     core.point(Point::Connected);
+    let is_connecting = core.is_connecting(&opened, member);
     let sockets = [client, opened.socket];
     core.register(slot, &[&sockets[0], &sockets[1]]);
     core.point(Point::Registered);
-    let mut pair = Pair::new(
-        slot,
-        server,
-        member,
-        sockets,
-        !opened.is_connected,
-        core.now_us,
-    );
+    let mut pair = Pair::new(slot, server, member, sockets, is_connecting, core.now_us);
     pair.tried = tried;
+    if core.tables.members[member].tls.is_some() {
+        let client = (&pair.sockets[CLIENT], None);
+        pair.sealed = Some(Sealed::new(core, slot, client, true));
+    }
     Some(pairs.insert(pair))
 }
 
@@ -150,12 +152,44 @@ pub(super) fn take_switched(core: &mut Core, pairs: &mut Slab<Pair>, switched: S
         server,
         member,
         sockets,
+        layers,
     } = switched;
     sockets.iter().for_each(reset_on_close);
     core.register(slot, &[&sockets[0], &sockets[1]]);
     core.flush_entries();
+    let mut pair = Pair::new(slot, server, member, sockets, false, core.now_us);
+    if layers.iter().any(Option::is_some) {
+        pair.sealed = Some(Sealed::switched(core, slot, &pair.sockets, layers));
+    }
     core.slot(slot).become_tcp();
-    let pair = Pair::new(slot, server, member, sockets, false, core.now_us);
+    let index = pairs.insert(pair);
+    begin(core, pairs, index);
+}
+
+/// Takes a client whose TLS handshake is over.
+pub(super) fn accept_sealed(
+    core: &mut Core,
+    pairs: &mut Slab<Pair>,
+    (slot, server): (u32, usize),
+    client: OwnedFd,
+    layer: Layer,
+) {
+    let mut tried = Vec::new();
+    let key = key_of_peer(&client);
+    let Some((member, opened)) = connect(core, server, key, &mut tried) else {
+        core.count_server(server, Keyed::Failures, 1);
+        return core.end_slot(slot);
+    };
+    core.slot(slot).become_tcp();
+    let is_connecting = core.is_connecting(&opened, member);
+    let sockets = [client, opened.socket];
+    let mut pair = Pair::new(slot, server, member, sockets, is_connecting, core.now_us);
+    pair.tried = tried;
+    let expects = core.tables.members[member].tls.is_some();
+    let client = (&pair.sockets[CLIENT], Some(Box::new(layer)));
+    pair.sealed = Some(Sealed::new(core, slot, client, expects));
+    core.register(slot, &[&pair.sockets[CLIENT], &pair.sockets[MEMBER]]);
+    core.flush_entries();
     let index = pairs.insert(pair);
     begin(core, pairs, index);
 }
@@ -220,6 +254,9 @@ pub(super) fn on_event(
     };
     pair.readable[side] |= event.is_readable() || event.is_read_closed() || event.is_error();
     pair.writable[side] |= event.is_writable() || event.is_write_closed() || event.is_error();
+    if let Some(sealed) = &mut pair.sealed {
+        sealed.is_hung_up[side] |= event.is_read_closed() || event.is_error();
+    }
     if pair.is_connecting && side == MEMBER {
         return on_connect(core, pairs, index, event.is_writable());
     }
@@ -230,20 +267,30 @@ fn on_connect(core: &mut Core, pairs: &mut Slab<Pair>, index: usize, is_writable
     let Some(pair) = pairs.get_mut(index) else {
         return;
     };
-    match rustix::net::sockopt::socket_error(&pair.sockets[MEMBER]) {
-        Ok(Ok(())) if is_writable => {
+    let shaking = pair.sealed.as_mut().and_then(|one| one.shaking.take());
+    let member = (&core.tables.members[pair.member], core.holds_handshakes);
+    let socket = &pair.sockets[MEMBER];
+    match tls::connect(member, socket, shaking, is_writable, core.tls.sealed()) {
+        Connect::Open(layer) => {
+            if let Some(sealed) = &mut pair.sealed {
+                sealed.connected(core, &pair.sockets[MEMBER], layer);
+            }
             pair.is_connecting = false;
             pair.tried = Vec::new();
             pair.since_us = core.now_us;
             work(core, pairs, index);
         }
-        Ok(Ok(())) => {}
-        _ => try_next(core, pairs, index),
+        Connect::Waiting(shaking) => {
+            if let Some(sealed) = &mut pair.sealed {
+                sealed.shaking = shaking;
+            }
+        }
+        Connect::Failed => try_next(core, pairs, index),
     }
 }
 
 /// The member did not take the connection: another one may.
-fn try_next(core: &mut Core, pairs: &mut Slab<Pair>, index: usize) {
+pub(super) fn try_next(core: &mut Core, pairs: &mut Slab<Pair>, index: usize) {
     let Some(pair) = pairs.get_mut(index) else {
         return;
     };
@@ -260,10 +307,17 @@ fn try_next(core: &mut Core, pairs: &mut Slab<Pair>, index: usize) {
         return end(core, pairs, index, Fate::Broken);
     };
     core.unwatch(&pair.sockets[MEMBER]);
+    pair.is_connecting = core.is_connecting(&opened, member);
     pair.sockets[MEMBER] = opened.socket;
     pair.member = member;
     pair.tried = tried;
-    pair.is_connecting = !opened.is_connected;
+    if core.tables.members[member].tls.is_some() && pair.sealed.is_none() {
+        let client = (&pair.sockets[CLIENT], None);
+        pair.sealed = Some(Sealed::new(core, pair.slot, client, true));
+    }
+    if let Some(sealed) = &mut pair.sealed {
+        sealed.forget_member();
+    }
     pair.readable[MEMBER] = true;
     pair.writable[MEMBER] = true;
     pair.since_us = core.now_us;
@@ -352,6 +406,9 @@ fn pump(core: &mut Core, pair: &mut Pair, index: usize) -> Fate {
 }
 
 fn pump_direction(core: &mut Core, pair: &mut Pair, index: usize, from: usize) -> Fate {
+    if pair.sealed.is_some() {
+        return pump_sealed(core, pair, index, from);
+    }
     let to = 1 - from;
     for _ in 0..ROUNDS_MAX {
         if pair.directions[from].pipe.is_some() {
@@ -390,6 +447,44 @@ fn pump_direction(core: &mut Core, pair: &mut Pair, index: usize, from: usize) -
                 }
                 Err(_) => return Fate::Broken,
             }
+        }
+    }
+    // An edge-triggered socket says nothing again: the loop has to come back by itself.
+    core.again.push(Source::TcpClient(index).token());
+    Fate::Live
+}
+
+/// Likewise, through this process: a side speaks TLS.
+fn pump_sealed(core: &mut Core, pair: &mut Pair, index: usize, from: usize) -> Fate {
+    let to = 1 - from;
+    let Some(sealed) = &mut pair.sealed else {
+        return Fate::Live;
+    };
+    let direction = &mut pair.directions[from];
+    for _ in 0..ROUNDS_MAX {
+        if direction.is_shut {
+            return Fate::Live;
+        }
+        if !direction.is_at_end {
+            match sealed.step(core, &pair.sockets, from, (pair.server, pair.member)) {
+                Ok(Step::Moved) => pair.since_us = core.now_us,
+                Ok(Step::Ended) => direction.is_at_end = true,
+                Ok(Step::WaitsForSource) => {
+                    pair.readable[from] = false;
+                    return Fate::Live;
+                }
+                Ok(Step::WaitsForDestination) => {
+                    pair.writable[to] = false;
+                    return Fate::Live;
+                }
+                Err(_) => return Fate::Broken,
+            }
+            continue;
+        }
+        match sealed.finish(core, &pair.sockets, to) {
+            Ok(true) => direction.is_shut = true,
+            Ok(false) => return Fate::Live,
+            Err(_) => return Fate::Broken,
         }
     }
     // An edge-triggered socket says nothing again: the loop has to come back by itself.
@@ -464,6 +559,9 @@ fn end(core: &mut Core, pairs: &mut Slab<Pair>, index: usize, fate: Fate) {
     let Some(pair) = pairs.try_remove(index) else {
         return;
     };
+    if let (Some(sealed), Fate::Finished) = (&pair.sealed, fate) {
+        sealed.empty(core, &pair.sockets);
+    }
     for socket in &pair.sockets {
         core.unwatch(socket);
         if fate == Fate::Finished {

@@ -51,6 +51,12 @@ pub enum Point {
     Answered,
     /// The connection is over, and the keeper does not know.
     Ended,
+    /// Raw TCP in TLS: a batch is noted, and nothing of it is out.
+    Batched,
+    /// Some of it is out, or all.
+    BatchSent,
+    /// All is out, and its bytes have left the source's socket.
+    TakenOut,
 }
 
 impl Point {
@@ -65,6 +71,13 @@ impl Point {
         ("answering", Self::Answering),
         ("answered", Self::Answered),
         ("ended", Self::Ended),
+    ];
+
+    /// Those of raw TCP in TLS alone.
+    pub const SEALED: [(&'static str, Self); 3] = [
+        ("batched", Self::Batched),
+        ("batch-sent", Self::BatchSent),
+        ("taken-out", Self::TakenOut),
     ];
 }
 

@@ -5,6 +5,8 @@
 
 pub mod h2;
 pub mod h2_member;
+pub mod tls;
+pub mod traffic;
 
 use std::fs;
 use std::io::{Read, Write};

@@ -38,3 +38,13 @@ pub const CONNECTIONS: RangeInclusive<u64> = 1..=1_000_000;
 pub const HEAD_BYTES: RangeInclusive<u64> = 1_024..=1_048_576;
 /// Header lines of a head.
 pub const HEADERS: RangeInclusive<u64> = 8..=1_024;
+/// Certificates of one virtual server: each is read and checked with every reload.
+pub const CERTIFICATES_MAX: usize = 1_024;
+/// Bytes of a file with certificates or a key: the authorities of a whole system are some 300 KiB.
+pub const TLS_FILE_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Bytes of a file's name, as the kernel has it.
+pub const FILE_NAME_MAX: usize = 4_095;
+/// Names of protocols that a virtual server may offer by ALPN.
+pub const ALPN_MAX: usize = 16;
+/// Bytes of one of them (RFC 7301).
+pub const ALPN_BYTES_MAX: usize = 255;

@@ -21,12 +21,18 @@ pub const POOL: Mapping = Mapping {
         "members_protocol",
         "members",
         "monitor",
+        "tls",
     ],
 };
 
 pub const HASH_BY: Mapping = Mapping {
     name: "hash by",
     fields: &["header", "cookie"],
+};
+
+pub const MEMBERS_TLS: Mapping = Mapping {
+    name: "tls of members",
+    fields: &["verify", "server_name"],
 };
 
 pub const MEMBER: Mapping = Mapping {
@@ -53,7 +59,27 @@ pub const TCP_MONITOR: Mapping = Mapping {
 
 pub const VIRTUAL_SERVER: Mapping = Mapping {
     name: "virtual server",
-    fields: &["listen", "protocol", "pool"],
+    fields: &["listen", "protocol", "pool", "tls"],
+};
+
+pub const TLS: Mapping = Mapping {
+    name: "tls",
+    fields: &[
+        "certificates",
+        "minimum_version",
+        "alpn",
+        "client_certificates",
+    ],
+};
+
+pub const CERTIFICATE: Mapping = Mapping {
+    name: "certificate",
+    fields: &["certificate", "key"],
+};
+
+pub const CLIENT_CERTIFICATES: Mapping = Mapping {
+    name: "client certificates",
+    fields: &["ca", "required"],
 };
 
 pub const TIMEOUTS: Mapping = Mapping {
@@ -71,15 +97,19 @@ pub const ADMIN: Mapping = Mapping {
     fields: &["listen"],
 };
 
-pub const ALL: [Mapping; 11] = [
+pub const ALL: [Mapping; 15] = [
     SITE,
     POOL,
     HASH_BY,
+    MEMBERS_TLS,
     MEMBER,
     MONITOR,
     HTTP_MONITOR,
     TCP_MONITOR,
     VIRTUAL_SERVER,
+    TLS,
+    CERTIFICATE,
+    CLIENT_CERTIFICATES,
     TIMEOUTS,
     LIMITS,
     ADMIN,

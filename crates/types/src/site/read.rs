@@ -13,6 +13,7 @@ use crate::suggest::closest;
 
 mod pool;
 mod settings;
+mod tls;
 
 const BOUNDS: Bounds = Bounds {
     bytes_max: bounds::FILE_BYTES_MAX,
@@ -186,11 +187,18 @@ fn read_server(
             }
             Some(index)
         });
+    let tls = server
+        .optional("tls")
+        .map(|at| tls::server(at, protocol, sink));
     Some(VirtualServer {
         name: name?,
         listen: listen?,
         protocol: protocol?,
         pool: pool?,
+        tls: match tls {
+            None => None,
+            Some(tls) => Some(tls?),
+        },
     })
 }
 
@@ -198,7 +206,7 @@ fn read_server(
 fn protocol_hint(word: &str) -> Option<&'static str> {
     match word.to_ascii_lowercase().as_str() {
         "https" | "tls" | "ssl" | "wss" => {
-            Some("TLS is not ended here yet; `tcp` carries it through as it is")
+            Some("TLS is the field `tls` of the virtual server, beside `http` or `tcp`")
         }
         "http1" | "http2" | "h2" | "h2c" | "http/1.1" | "http/2" => {
             Some("`http` serves HTTP/1.1 and HTTP/2, as the client begins")

@@ -72,7 +72,7 @@ fn json_of_problems_has_every_part() {
         "problems": [{
             "code": "wrong-type", "line": 2, "column": 23, "field": "virtual_servers.a",
             "message": "a virtual server must be a mapping", "found": "`1`",
-            "allowed": "listen, protocol, pool", "hint": null
+            "allowed": "listen, protocol, pool, tls", "hint": null
         }]
     });
     assert_eq!(json, expected);

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use hitless_carry::slots::{CLOSING, IN_FLIGHT};
 use hitless_proto::http1::{After, Event as Told, Side};
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, Shutdown};
+use rustix::net::RecvFlags;
 
 use super::flow::{note_told_to_close, put};
 use super::{
@@ -18,6 +18,7 @@ use crate::worker::balance::{key_of_client, key_of_request};
 use crate::worker::core_of_lane::{Core, Source, end_on_close};
 use crate::worker::stats::{Keyed, Lane};
 use crate::worker::tcp::CONNECT_TRIES_MAX;
+use crate::worker::tls;
 use crate::worker::trial::Point;
 
 /// Room for a request that may be sent again, kept by an idle connection to a member.
@@ -131,7 +132,8 @@ pub(in crate::worker) fn open_up(
         core.count(Lane::ConnectRetries, 1);
         return None;
     };
-    let mut up = Up::new(opened.socket, member, !opened.is_connected, core.now_us);
+    let is_connecting = core.is_connecting(&opened, member);
+    let mut up = Up::new(opened.socket, member, is_connecting, core.now_us);
     up.user = Some(user);
     let at = http.ups.insert(up);
     if core
@@ -163,7 +165,12 @@ pub(in crate::worker) fn take_idle(
 
 /// The member did not take the connection: nothing of the request has been sent, so another member
 /// may serve it.
-pub(super) fn connect_failed(core: &mut Core, room: &mut Room, http: &mut Http, index: usize) {
+pub(in crate::worker) fn connect_failed(
+    core: &mut Core,
+    room: &mut Room,
+    http: &mut Http,
+    index: usize,
+) {
     let Some(client) = http.clients.get(index) else {
         return;
     };
@@ -298,11 +305,32 @@ fn count_member_failure(core: &Core, http: &Http, index: usize) {
 pub(super) fn note_done(core: &Core, client: &Client, unsent: u64, after: After) {
     let slot = core.slot(client.slot);
     let unread = client.codec.stuck(Side::Client).len() as u64;
-    slot.written_done
-        .store(client.written + unsent, Ordering::Release);
-    slot.read_done
-        .store(client.read - unread, Ordering::Release);
+    let (read, written) = match &client.tls {
+        None => (client.read - unread, client.written + unsent),
+        Some(layer) => {
+            let (read, written) = tls::note_http(core, client.slot, layer, unsent as usize);
+            // Where in sealed bytes the next request begins nobody knows.
+            (if unread == 0 { read } else { u64::MAX }, written)
+        }
+    };
+    slot.written_done.store(written, Ordering::Release);
+    slot.read_done.store(read, Ordering::Release);
     slot.set_flag(CLOSING, after == After::Close);
+}
+
+/// What of TLS has come or gone outside of exchanges, such as other keys: the books follow.
+pub(super) fn note_idle(core: &Core, client: &Client) {
+    let Some(layer) = &client.tls else { return };
+    let slot = core.slot(client.slot);
+    let waiting = layer.records.unsent().len() as u64;
+    let (read, written) = (layer.read, layer.written + waiting);
+    let known = (
+        slot.read_done.load(Ordering::Relaxed),
+        slot.written_done.load(Ordering::Relaxed),
+    );
+    if known != (read, written) {
+        note_done(core, client, 0, After::Keep);
+    }
 }
 
 /// An exchange is complete: keeps the books.
@@ -314,8 +342,9 @@ pub(super) fn done(core: &Core, http: &mut Http, index: usize, after: After, mem
     let unsent = client.codec.unsent(Side::Client).len() as u64;
     note_done(core, client, unsent, after);
     let slot = core.slot(client.slot);
-    slot.set_flag(IN_FLIGHT, unread + unsent > 0);
-    if unsent > 0 {
+    let is_sealed_out = !tls::has_unsent(&client.tls);
+    slot.set_flag(IN_FLIGHT, unread + unsent > 0 || !is_sealed_out);
+    if unsent > 0 || !is_sealed_out {
         // It takes another call, and may wait for that as long as the client reads nothing.
         slot.set_flag(CLOSING, false);
     }
@@ -368,7 +397,7 @@ pub(super) fn close_down(core: &mut Core, room: &mut Room, http: &mut Http, inde
             return false;
         }
         Closing::Lingering => {
-            let _ = rustix::net::shutdown(&client.socket, Shutdown::Write);
+            tls::shut_down(&client.socket, &mut client.tls);
             client.closing = Closing::Shut;
             client.close_at_us = core.now_us + LINGER_US_MAX;
         }
@@ -415,7 +444,8 @@ pub(in crate::worker) fn give_back(core: &mut Core, http: &mut Http, at: usize, 
     up.since_us = core.now_us;
     let idle = &mut core.tables.members[member].idle;
     let has_room = idle.len() < IDLE_PER_MEMBER_MAX && !core.is_draining;
-    if is_good && !up.is_at_end && !up.is_hung_up && !up.is_connecting && has_room {
+    let is_still = !tls::has_unsent(&up.tls);
+    if is_good && is_still && !up.is_at_end && !up.is_hung_up && !up.is_connecting && has_room {
         idle.push(at);
         let due_us = core.now_us + MEMBER_IDLE_US_MAX;
         core.wheel
@@ -446,7 +476,7 @@ pub(in crate::worker) enum End {
 
 pub(in crate::worker) fn end(core: &mut Core, http: &mut Http, index: usize, how: End) {
     release(core, http, index, After::Close);
-    let Some(client) = http.clients.try_remove(index) else {
+    let Some(mut client) = http.clients.try_remove(index) else {
         return;
     };
     core.unwatch(&client.socket);
@@ -456,7 +486,7 @@ pub(in crate::worker) fn end(core: &mut Core, http: &mut Http, index: usize, how
             end_on_close(&client.socket);
             core.end_slot(client.slot);
             // The keeper may have a duplicate for a moment longer: say the end now.
-            let _ = rustix::net::shutdown(&client.socket, Shutdown::Write);
+            tls::shut_down(&client.socket, &mut client.tls);
         }
         // As it was accepted.
         End::Reset => core.end_slot(client.slot),

@@ -5,13 +5,11 @@
 //! the codec's output, and a long run of a body goes out behind it from where it was read.
 
 use core::ops::Range;
-use std::io::IoSlice;
 use std::os::fd::OwnedFd;
 
 use hitless_carry::slots::IN_FLIGHT;
 use hitless_proto::http1::{Connection, Event as Told, Side};
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags};
 use slab::Slab;
 
 use super::exchange::{act, fail, may_retry, note_done, request, retry};
@@ -19,6 +17,7 @@ use super::{Client, Closing, Http, READ_BYTES_MAX, Room, Up, with_context};
 use crate::worker::core_of_lane::Core;
 use crate::worker::http2;
 use crate::worker::stats::{Keyed, Lane};
+use crate::worker::tls::{self, Got, Tls};
 use crate::worker::trial::Point;
 
 /// Counts a client that this answer tells to close, though it did not ask for that itself.
@@ -44,7 +43,7 @@ pub(super) fn flush(core: &mut Core, http: &mut Http, index: usize, to: Side) ->
     let Some(peer) = peer.filter(|peer| *peer.writable) else {
         return Flushed::Stuck;
     };
-    match send(peer.socket, codec.unsent(to), &[]) {
+    match tls::send(peer.socket, peer.tls, &mut core.tls, codec.unsent(to), &[]) {
         Ok(count) => {
             codec.sent(to, count, core.now_us);
             books.note(core, count);
@@ -52,7 +51,7 @@ pub(super) fn flush(core: &mut Core, http: &mut Http, index: usize, to: Side) ->
         Err(Errno::AGAIN) => {}
         Err(_) => return Flushed::Failed,
     }
-    *peer.writable = codec.unsent(to).is_empty();
+    *peer.writable = codec.unsent(to).is_empty() && !tls::has_unsent(peer.tls);
     if *peer.writable {
         Flushed::All
     } else {
@@ -63,6 +62,7 @@ pub(super) fn flush(core: &mut Core, http: &mut Http, index: usize, to: Side) ->
 /// The socket of one side, and whether the kernel takes bytes for it.
 struct Peer<'a> {
     socket: &'a OwnedFd,
+    tls: &'a mut Tls,
     writable: &'a mut bool,
 }
 
@@ -103,6 +103,7 @@ fn split<'a>(
         Side::Client => (
             Some(Peer {
                 socket: &client.socket,
+                tls: &mut client.tls,
                 writable: &mut client.writable,
             }),
             codec,
@@ -115,6 +116,7 @@ fn split<'a>(
             Some(up) if !up.is_connecting => (
                 Some(Peer {
                     socket: &up.socket,
+                    tls: &mut up.tls,
                     writable: &mut up.writable,
                 }),
                 codec,
@@ -122,27 +124,6 @@ fn split<'a>(
             ),
             _ => (None, codec, Books::Nobody),
         },
-    }
-}
-
-pub(in crate::worker) fn send(
-    socket: &OwnedFd,
-    first: &[u8],
-    second: &[u8],
-) -> Result<usize, Errno> {
-    let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
-    loop {
-        let sent = if second.is_empty() {
-            rustix::net::send(socket, first, flags)
-        } else {
-            let parts = [IoSlice::new(first), IoSlice::new(second)];
-            let mut none = rustix::net::SendAncillaryBuffer::default();
-            rustix::net::sendmsg(socket, &parts, &mut none, flags)
-        };
-        match sent {
-            Err(Errno::INTR) => {}
-            other => return other,
-        }
     }
 }
 
@@ -164,15 +145,14 @@ pub(super) fn read_client(core: &mut Core, room: &mut Room, http: &mut Http, ind
         let slot = core.slot(client.slot);
         slot.set_flag(IN_FLIGHT, true);
         let into = &mut room.scratch[stuck..room_end];
-        match rustix::net::recv(&client.socket, into, RecvFlags::DONTWAIT) {
-            Ok((0, _)) => is_end = true,
-            Ok((count, _)) => {
+        match tls::recv(&client.socket, &mut client.tls, &mut core.tls, into) {
+            Ok(Got::End) => is_end = true,
+            Ok(Got::Data { count, is_more }) => {
                 length += count;
                 client.read += count as u64;
                 core.point(Point::RequestRead);
-                // Less than there was room for: the socket is empty, and says when it no longer is.
                 // An end that the kernel has told of already is not told again.
-                client.readable = length == room_end || client.is_hung_up;
+                client.readable = is_more || client.is_hung_up;
                 core.count_server(client.server, Keyed::BytesIn, count as u64);
             }
             Err(Errno::AGAIN | Errno::INTR) => client.readable = false,
@@ -185,7 +165,8 @@ pub(super) fn read_client(core: &mut Core, room: &mut Room, http: &mut Http, ind
         }
     }
     if length == 0 && !is_end {
-        if may_read && client.codec.is_idle() {
+        let is_still = client.tls.as_ref().is_none_or(|layer| layer.is_still());
+        if may_read && client.codec.is_idle() && is_still {
             core.slot(client.slot).set_flag(IN_FLIGHT, false);
         }
         return false;
@@ -321,6 +302,21 @@ fn leave(http: &mut Http, index: usize, from: Side, rest: &[u8], told: Told) {
     }
 }
 
+/// Reads from a member's connection. A response must not look whole because it was cut: an end that
+/// TLS does not confirm is a failure.
+pub(in crate::worker) fn recv_from_member(
+    up: &mut Up,
+    room: &mut tls::Room,
+    into: &mut [u8],
+) -> Result<Got, Errno> {
+    match tls::recv(&up.socket, &mut up.tls, room, into) {
+        Ok(Got::End) if up.tls.as_ref().is_some_and(|layer| layer.is_cut()) => {
+            Err(Errno::CONNRESET)
+        }
+        other => other,
+    }
+}
+
 /// Reads from the member and takes the codec's steps.
 pub(super) fn read_member(
     core: &mut Core,
@@ -341,11 +337,11 @@ pub(super) fn read_member(
         return false;
     }
     let into = &mut room.scratch[stuck..room_end];
-    match rustix::net::recv(&up.socket, into, RecvFlags::DONTWAIT) {
-        Ok((0, _)) => is_end = true,
-        Ok((count, _)) => {
+    match recv_from_member(up, &mut core.tls, into) {
+        Ok(Got::End) => is_end = true,
+        Ok(Got::Data { count, is_more }) => {
             length += count;
-            up.readable = length == room_end || up.is_hung_up;
+            up.readable = is_more || up.is_hung_up;
             up.retry.clear();
             core.count_member(up.member, Keyed::BytesOut, count as u64);
         }
@@ -406,9 +402,9 @@ pub(super) fn put(
     let is_free = length > 0 && codec.unsent(to).is_empty();
     let mut sent = 0;
     if let Some(peer) = peer.filter(|peer| is_free && *peer.writable) {
-        let result = send_parts(peer.socket, out, tail);
+        let result = tls::send(peer.socket, peer.tls, &mut core.tls, out, tail);
         sent = result.unwrap_or(0);
-        *peer.writable = sent == length;
+        *peer.writable = sent == length && !tls::has_unsent(peer.tls);
         if result.is_err_and(|errno| errno != Errno::AGAIN) {
             room.work.out.clear();
             return has_failed(core, room, http, index, to);
@@ -439,12 +435,4 @@ fn has_failed(core: &mut Core, room: &mut Room, http: &mut Http, index: usize, s
         http.ups[up].readable = true;
     }
     true
-}
-
-pub(super) fn send_parts(socket: &OwnedFd, out: &[u8], tail: &[u8]) -> Result<usize, Errno> {
-    if out.is_empty() {
-        send(socket, tail, &[])
-    } else {
-        send(socket, out, tail)
-    }
 }

@@ -6,13 +6,13 @@ use hitless_carry::slots::IN_FLIGHT;
 use hitless_proto::http2::{Connection, ErrorCode, Event as Told};
 use mio::event::Event;
 use rustix::io::Errno;
-use rustix::net::RecvFlags;
 
 use super::leave::{End, announce_end, close_down, end, over, said_end};
 use super::{Front, Leaving, context, exchange, request};
 use crate::worker::core_of_lane::{Core, ROUNDS_MAX, Source};
-use crate::worker::http::{Closing, Http, READ_BYTES_MAX, Room, send};
+use crate::worker::http::{Closing, Http, READ_BYTES_MAX, Room};
 use crate::worker::stats::{Keyed, Lane};
+use crate::worker::tls::{self, Got};
 
 /// A client whose first bytes are the preface goes on here. They are in the scratch buffer.
 pub(in crate::worker) fn take_over_client(
@@ -34,6 +34,7 @@ pub(in crate::worker) fn take_over_client(
         client.address,
         codec,
     );
+    front.tls = client.tls;
     front.codec.take_output(&mut room.http2.work, core.now_us);
     front.codec.keep_stuck(&room.scratch[..length]);
     let index = http.fronts.insert(front);
@@ -73,7 +74,7 @@ pub(in crate::worker) fn on_front(
     front.is_hung_up |= event.is_read_closed() || event.is_error();
     front.readable |= event.is_readable() || front.is_hung_up;
     front.writable |= event.is_writable() || event.is_write_closed() || event.is_error();
-    if front.readable || !front.codec.unsent().is_empty() {
+    if front.readable || front.has_unsent() {
         work(core, room, http, index);
     }
 }
@@ -93,7 +94,7 @@ pub(in crate::worker) fn on_front_timer(
     }
     if front.closing != Closing::No {
         if core.now_us >= front.close_at_us {
-            let is_sent = front.codec.unsent().is_empty();
+            let is_sent = !front.has_unsent();
             let how = if is_sent { End::Closed } else { End::Reset };
             return end(core, http, index, how);
         }
@@ -204,7 +205,7 @@ fn round(core: &mut Core, room: &mut Room, http: &mut Http, index: usize) -> boo
     }
     let front = &mut http.fronts[index];
     if front.closing != Closing::No {
-        return front.codec.unsent().is_empty() && close_down(core, room, http, index);
+        return !front.has_unsent() && close_down(core, room, http, index);
     }
     let waiting = front.codec.unsent().len();
     if front.waits && waiting < core.tables.http2_limits.unsent_bytes_max {
@@ -244,11 +245,12 @@ struct Failed;
 /// Sends what waits for the client. Whether that was all of something.
 fn flush(core: &mut Core, http: &mut Http, index: usize) -> Result<bool, Failed> {
     let front = &mut http.fronts[index];
-    if front.codec.unsent().is_empty() || !front.writable {
+    if !front.has_unsent() || !front.writable {
         return Ok(false);
     }
     core.flush_registrations();
-    match send(&front.socket, front.codec.unsent(), &[]) {
+    let unsent = front.codec.unsent();
+    match tls::send(&front.socket, &mut front.tls, &mut core.tls, unsent, &[]) {
         Ok(count) => {
             front.codec.sent(count, core.now_us);
             core.count_server(front.server, Keyed::BytesOut, count as u64);
@@ -256,7 +258,7 @@ fn flush(core: &mut Core, http: &mut Http, index: usize) -> Result<bool, Failed>
         Err(Errno::AGAIN) => {}
         Err(_) => return Err(Failed),
     }
-    front.writable = front.codec.unsent().is_empty();
+    front.writable = !front.has_unsent();
     Ok(front.writable)
 }
 
@@ -270,11 +272,11 @@ fn read(core: &mut Core, room: &mut Room, http: &mut Http, index: usize) -> bool
     let has_more_stuck = !front.codec.stuck().is_empty();
     if front.readable && !front.is_at_end && stuck < room_end && !has_more_stuck {
         let into = &mut room.scratch[stuck..room_end];
-        match rustix::net::recv(&front.socket, into, RecvFlags::DONTWAIT) {
-            Ok((0, _)) => is_end = true,
-            Ok((count, _)) => {
+        match tls::recv(&front.socket, &mut front.tls, &mut core.tls, into) {
+            Ok(Got::End) => is_end = true,
+            Ok(Got::Data { count, is_more }) => {
                 length += count;
-                front.readable = length == room_end || front.is_hung_up;
+                front.readable = is_more || front.is_hung_up;
                 core.count_server(front.server, Keyed::BytesIn, count as u64);
             }
             Err(Errno::AGAIN | Errno::INTR) => front.readable = false,

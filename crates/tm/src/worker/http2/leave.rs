@@ -2,13 +2,14 @@
 
 use hitless_proto::http2::ErrorCode;
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, Shutdown};
+use rustix::net::RecvFlags;
 
 use super::Leaving;
 use super::exchange::drop_exchange;
 use crate::worker::core_of_lane::{Core, end_on_close};
 use crate::worker::http::{Closing, Http, LINGER_US_MAX, Room};
 use crate::worker::stats::Lane;
+use crate::worker::tls;
 
 pub(in crate::worker) use crate::worker::http::End;
 
@@ -63,7 +64,7 @@ pub(super) fn close_down(core: &mut Core, room: &mut Room, http: &mut Http, inde
             return false;
         }
         Closing::Lingering => {
-            let _ = rustix::net::shutdown(&front.socket, Shutdown::Write);
+            tls::shut_down(&front.socket, &mut front.tls);
             front.closing = Closing::Shut;
             front.close_at_us = core.now_us + LINGER_US_MAX;
         }
@@ -88,7 +89,7 @@ pub(in crate::worker) fn end(core: &mut Core, http: &mut Http, index: usize, how
         return;
     }
     drop_exchanges(core, http, index);
-    let front = http.fronts.remove(index);
+    let mut front = http.fronts.remove(index);
     core.unwatch(&front.socket);
     if how == End::Closed {
         end_on_close(&front.socket);
@@ -96,6 +97,6 @@ pub(in crate::worker) fn end(core: &mut Core, http: &mut Http, index: usize, how
     core.end_slot(front.slot);
     if how == End::Closed {
         // The keeper may have a duplicate for a moment longer: say the end now.
-        let _ = rustix::net::shutdown(&front.socket, Shutdown::Write);
+        tls::shut_down(&front.socket, &mut front.tls);
     }
 }

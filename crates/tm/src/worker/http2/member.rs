@@ -5,13 +5,13 @@ use core::ops::Range;
 use hitless_proto::http1::{After, Event as Told, Side};
 use hitless_proto::http2::bridge;
 use rustix::io::Errno;
-use rustix::net::RecvFlags;
 
 use super::exchange::{drop_exchange, put_off, retry, send_response};
 use super::{answer, context, trunk};
 use crate::worker::core_of_lane::Core;
-use crate::worker::http::{Http, READ_BYTES_MAX, Room, give_back, send, with_context};
+use crate::worker::http::{Http, READ_BYTES_MAX, Room, give_back, recv_from_member, with_context};
 use crate::worker::stats::{Keyed, Lane};
+use crate::worker::tls::{self, Got};
 
 /// Sends of a request what its member takes, and opens the client's window for what has gone.
 /// Output is for the front, in the room. `false`: nothing went.
@@ -32,6 +32,15 @@ pub(super) fn send_request(core: &mut Core, room: &mut Room, http: &mut Http, at
             return has_moved;
         }
         let unsent = exchange.codec.unsent(Side::Member);
+        if unsent.is_empty() && tls::has_unsent(&up.tls) {
+            // What was sealed before goes first.
+            let _ = tls::send(&up.socket, &mut up.tls, &mut core.tls, &[], &[]);
+            up.writable = !tls::has_unsent(&up.tls);
+            if !up.writable {
+                return has_moved;
+            }
+            continue;
+        }
         if unsent.is_empty() && !frame_more(&mut exchange.request, exchange.is_chunked, room) {
             break;
         } else if unsent.is_empty() {
@@ -42,12 +51,13 @@ pub(super) fn send_request(core: &mut Core, room: &mut Room, http: &mut Http, at
         if !up.writable {
             return has_moved;
         }
-        match send(&up.socket, unsent, &[]) {
+        match tls::send(&up.socket, &mut up.tls, &mut core.tls, unsent, &[]) {
             Ok(count) => {
                 has_moved = true;
                 exchange.codec.sent(Side::Member, count, core.now_us);
                 exchange.since_us = core.now_us;
-                up.writable = exchange.codec.unsent(Side::Member).is_empty();
+                up.writable =
+                    exchange.codec.unsent(Side::Member).is_empty() && !tls::has_unsent(&up.tls);
                 core.count_member(up.member, Keyed::BytesIn, count as u64);
             }
             Err(Errno::AGAIN) => up.writable = false,
@@ -111,11 +121,11 @@ pub(super) fn read_response(core: &mut Core, room: &mut Room, http: &mut Http, a
     let mut has_failed = false;
     if stuck < room_end {
         let into = &mut room.scratch[stuck..room_end];
-        match rustix::net::recv(&up.socket, into, RecvFlags::DONTWAIT) {
-            Ok((0, _)) => is_end = true,
-            Ok((count, _)) => {
+        match recv_from_member(up, &mut core.tls, into) {
+            Ok(Got::End) => is_end = true,
+            Ok(Got::Data { count, is_more }) => {
                 length += count;
-                up.readable = length == room_end || up.is_hung_up;
+                up.readable = is_more || up.is_hung_up;
                 up.retry.clear();
                 exchange.since_us = core.now_us;
                 core.count_member(up.member, Keyed::BytesOut, count as u64);

@@ -20,8 +20,9 @@ use super::exchange::obtain;
 use super::{answer, context, front, member};
 use crate::egress;
 use crate::worker::core_of_lane::{Core, ROUNDS_MAX, Source};
-use crate::worker::http::{Http, Room, send};
+use crate::worker::http::{Http, Room};
 use crate::worker::stats::{Keyed, Lane};
+use crate::worker::tls::{self, Shaking, Tls};
 
 pub(in crate::worker) use self::carry::{insert, rejoin, thaw};
 
@@ -37,6 +38,9 @@ const REPEATS_MAX: u8 = 2;
 #[derive(Debug)]
 pub(in crate::worker) struct Trunk {
     pub(in crate::worker) socket: OwnedFd,
+    pub(in crate::worker) tls: Tls,
+    /// Its TLS handshake; until it is over, it is connecting.
+    pub(in crate::worker) shaking: Option<Box<Shaking>>,
     pub(in crate::worker) member: usize,
     pub(in crate::worker) codec: Connection,
     /// Streams with the places of their exchanges, by rising number.
@@ -62,6 +66,8 @@ impl Trunk {
     ) -> Self {
         Self {
             socket,
+            tls: None,
+            shaking: None,
             member,
             codec,
             streams: Vec::new(),
@@ -74,6 +80,11 @@ impl Trunk {
             since_us: now_us,
             armed_us: 0,
         }
+    }
+
+    /// Bytes wait for the member.
+    fn has_unsent(&self) -> bool {
+        !self.codec.unsent().is_empty() || tls::has_unsent(&self.tls)
     }
 
     fn has_room(&self) -> bool {
@@ -153,7 +164,7 @@ fn open_trunk(core: &mut Core, room: &mut Room, http: &mut Http, member: usize) 
     };
     let codec = Connection::client(&trunk_context(core), &mut room.http2.trunk.out);
     let now_us = core.now_us;
-    let is_connecting = !opened.is_connected;
+    let is_connecting = core.is_connecting(&opened, member);
     let mut trunk = Trunk::new(opened.socket, member, codec, is_connecting, now_us);
     trunk.codec.take_output(&mut room.http2.trunk, now_us);
     let place = http.trunks.insert(trunk);
@@ -270,10 +281,11 @@ pub(in crate::worker) fn flush_trunks(core: &mut Core, http: &mut Http) {
 
 fn flush(core: &mut Core, http: &mut Http, place: usize) -> bool {
     let trunk = &mut http.trunks[place];
-    if trunk.is_connecting || !trunk.writable || trunk.codec.unsent().is_empty() {
+    if trunk.is_connecting || !trunk.writable || !trunk.has_unsent() {
         return false;
     }
-    match send(&trunk.socket, trunk.codec.unsent(), &[]) {
+    let unsent = trunk.codec.unsent();
+    match tls::send(&trunk.socket, &mut trunk.tls, &mut core.tls, unsent, &[]) {
         Ok(count) => {
             trunk.codec.sent(count, core.now_us);
             core.count_member(trunk.member, Keyed::BytesIn, count as u64);
@@ -286,7 +298,7 @@ fn flush(core: &mut Core, http: &mut Http, place: usize) -> bool {
             core.again.push(Source::Trunk(place).token());
         }
     }
-    trunk.writable = trunk.codec.unsent().is_empty();
+    trunk.writable = !trunk.has_unsent();
     trunk.writable
 }
 
@@ -306,6 +318,17 @@ pub(in crate::worker) fn on_trunk(
     work_trunk(core, room, http, place);
 }
 
+/// Its member does not take it.
+pub(in crate::worker) fn connect_of_trunk_failed(
+    core: &mut Core,
+    room: &mut Room,
+    http: &mut Http,
+    place: usize,
+) {
+    fail_trunk(core, room, http, place, true);
+    work_fronts(core, room, http);
+}
+
 /// Moves what can be moved between a member and its clients.
 pub(in crate::worker) fn work_trunk(
     core: &mut Core,
@@ -320,13 +343,21 @@ pub(in crate::worker) fn work_trunk(
         return;
     }
     if trunk.is_connecting {
-        match rustix::net::sockopt::socket_error(&trunk.socket) {
-            Ok(Ok(())) if rustix::net::getpeername(&trunk.socket).is_ok() => {
+        let is_writable = rustix::net::getpeername(&trunk.socket).is_ok();
+        let member = (&core.tables.members[trunk.member], core.holds_handshakes);
+        let shaking = trunk.shaking.take();
+        let scratch = &mut room.scratch;
+        match tls::connect(member, &trunk.socket, shaking, is_writable, scratch) {
+            tls::Connect::Open(layer) => {
+                trunk.tls = layer;
                 trunk.is_connecting = false;
                 trunk.since_us = core.now_us;
             }
-            Ok(Ok(())) => return arm(core, http, place),
-            _ => fail_trunk(core, room, http, place, true),
+            tls::Connect::Waiting(shaking) => {
+                trunk.shaking = shaking;
+                return arm(core, http, place);
+            }
+            tls::Connect::Failed => fail_trunk(core, room, http, place, true),
         }
     }
     let mut rounds = 0;

@@ -94,6 +94,21 @@ impl Sources<'_> {
                 "connections whose clients were told to close, to go elsewhere",
                 Lane::ToldToClose,
             ),
+            (
+                "hitless_tls_handshakes_total",
+                "TLS handshakes with clients",
+                Lane::Handshakes,
+            ),
+            (
+                "hitless_tls_resumed_handshakes_total",
+                "TLS handshakes with clients that took a ticket",
+                Lane::HandshakesResumed,
+            ),
+            (
+                "hitless_tls_handshake_failures_total",
+                "TLS handshakes with clients that came to nothing",
+                Lane::HandshakeFailures,
+            ),
         ] {
             out.counter(name, help, &[], sum_lanes(slots, lane));
         }

@@ -38,6 +38,8 @@ impl EventLoop {
             in_flight: VecDeque::new(),
             kept: Vec::new(),
             next: 0,
+            awaits_handshakes_us: Some(self.core.now_us),
+            is_raw_done: false,
             is_full: false,
             has_failed: false,
             is_prepared: false,
@@ -67,6 +69,12 @@ impl EventLoop {
             if giving.is_prepared || giving.has_failed {
                 return;
             }
+            if let Some(began_us) = giving.awaits_handshakes_us {
+                if !self.end_handshakes(began_us) {
+                    return;
+                }
+                continue;
+            }
             if giving
                 .in_flight
                 .front()
@@ -95,7 +103,7 @@ impl EventLoop {
         let mut items = Vec::new();
         let (mut fds, mut bytes) = (0, 0);
         while items.len() < BATCH && bytes < BATCH_BYTES_FULL {
-            if self.pairs.is_empty() && matches!(items.first(), Some(Item::Tcp(_))) {
+            if items.first().is_some_and(Item::goes_on) && self.next_raw().is_none() {
                 break;
             }
             // One place is for a memory file.
@@ -120,11 +128,28 @@ impl EventLoop {
         front.map_or(1, |(_, front)| 1 + front.streams.len())
     }
 
+    /// A raw TCP connection in cleartext.
+    fn next_raw(&mut self) -> Option<usize> {
+        let giving = self.giving.as_mut()?;
+        if giving.is_raw_done {
+            return None;
+        }
+        let mut raw = self.pairs.iter().filter(|(_, pair)| pair.sealed.is_none());
+        let found = raw.next().map(|(index, _)| index);
+        giving.is_raw_done = found.is_none();
+        found
+    }
+
     fn take_item(&mut self) -> Option<Item> {
+        let raw = self.next_raw();
         let Self {
-            core, pairs, http, ..
+            core,
+            pairs,
+            http,
+            greetings,
+            ..
         } = self;
-        if let Some(index) = pairs.iter().map(|(index, _)| index).next() {
+        if let Some(index) = raw.or_else(|| Some(pairs.iter().next()?.0)) {
             let pair = pairs.remove(index);
             for socket in &pair.sockets {
                 core.unwatch(socket);
@@ -171,6 +196,12 @@ impl EventLoop {
                 exchanges.push((exchange, up));
             }
             return Some(Item::Front(Box::new(front), exchanges));
+        }
+        if let Some(index) = greetings.iter().map(|(index, _)| index).next() {
+            let greeting = greetings.remove(index);
+            core.unwatch(&greeting.socket);
+            core.open -= 1;
+            return Some(Item::Greeting(Box::new(greeting)));
         }
         let index = http.ups.iter().map(|(index, _)| index).next()?;
         let up = http.ups.remove(index);
@@ -296,7 +327,7 @@ impl EventLoop {
                 Ok(found) if Some(found) == oldest => {
                     // Raw TCP: closes our duplicates of its descriptors, and nothing else.
                     let items = giving.in_flight.pop_front().map(|batch| batch.items);
-                    let is_kept = |item: &Item| !matches!(item, Item::Tcp(_));
+                    let is_kept = |item: &Item| !item.goes_on();
                     let items = items.into_iter().flatten();
                     giving.kept.extend(items.filter(is_kept));
                 }
@@ -313,6 +344,7 @@ impl EventLoop {
         };
         self.core.unwatch(&giving.peer);
         self.core.is_giving = false;
+        self.resume_handshakes();
         let mut items = if giving.has_ended {
             self.not_served_by(successor, giving.kept)
         } else {
@@ -349,6 +381,7 @@ impl EventLoop {
             let socket = match item {
                 Item::Http(client, _) => Some(&client.socket),
                 Item::Front(front, _) => Some(&front.socket),
+                Item::Greeting(greeting) => Some(&greeting.socket),
                 Item::Tcp(_) | Item::Idle(_) | Item::Trunk(..) => None,
             };
             if let Some(socket) = socket

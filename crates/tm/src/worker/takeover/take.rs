@@ -14,6 +14,7 @@ use crate::wire::{Malformed, Reader, Writer};
 use crate::worker::core_of_lane::{Core, Source};
 use crate::worker::event_loop::{EventLoop, Report};
 use crate::worker::record::Item;
+use crate::worker::tls::Sealed;
 use crate::worker::trial::Fault;
 
 impl EventLoop {
@@ -114,7 +115,7 @@ impl EventLoop {
         for _ in 0..items_count {
             items.push(Item::read(&mut self.core, &mut records, &mut fds)?);
         }
-        let goes_on = matches!(items.first(), Some(Item::Tcp(_)));
+        let goes_on = items.first().is_some_and(Item::goes_on);
         if goes_on {
             // Owned before acknowledged: if this process dies now, the predecessor takes them back,
             // and if it dies later, the keeper finds them under this owner.
@@ -192,7 +193,10 @@ fn count_carried(core: &Core, item: &Item) {
         Item::Tcp(pair) => {
             ledger.add(Field::Carried, 1);
             ledger.add(Field::BytesInPipes, pair.bytes_in_pipes());
-            ledger.add(Field::MidMessage, u64::from(pair.bytes_in_pipes() > 0));
+            let sealed = pair.sealed.as_deref();
+            let is_mid = sealed.is_some_and(Sealed::is_mid_message) || pair.bytes_in_pipes() > 0;
+            ledger.add(Field::MidMessage, is_mid.into());
+            ledger.add(Field::BytesBuffered, item.buffered() as u64);
         }
         Item::Http(client, _) => {
             ledger.add(Field::Carried, 1);
@@ -204,6 +208,7 @@ fn count_carried(core: &Core, item: &Item) {
             ledger.add(Field::MidMessage, front.is_mid_message().into());
             ledger.add(Field::BytesBuffered, item.buffered() as u64);
         }
+        Item::Greeting(_) => ledger.add(Field::Carried, 1),
         Item::Trunk(..) | Item::Idle(_) => {}
     }
 }

@@ -4,7 +4,7 @@ use core::net::SocketAddr;
 use core::time::Duration;
 use std::collections::BTreeMap;
 
-use super::{Address, Method, Monitor, Name, Pool, bounds, fields, stands_for_several};
+use super::{Address, Method, Monitor, Name, Pool, bounds, fields, stands_for_several, tls};
 use crate::document::reader::{At, Object};
 use crate::problem::{Sink, quote};
 use crate::site::{HashBy, Member, MembersProtocol, Probe};
@@ -48,6 +48,7 @@ pub(super) fn read(
         .required(sink, "members", "a pool", "[address:port, ...]")
         .and_then(|at| members(at, &name, addresses, sink));
     let monitor = pool.optional("monitor").map(|at| monitor(at, sink));
+    let tls = pool.optional("tls").map(|at| tls::members(at, sink));
     Some(Pool {
         name,
         method: method?,
@@ -57,6 +58,10 @@ pub(super) fn read(
         monitor: match monitor {
             None => None,
             Some(monitor) => Some(monitor?),
+        },
+        tls: match tls {
+            None => None,
+            Some(tls) => Some(tls?),
         },
     })
 }

@@ -4,7 +4,6 @@ use core::ops::Range;
 
 use hitless_proto::http2::{Cause, ErrorCode, Event as Told, Refusal};
 use rustix::io::Errno;
-use rustix::net::RecvFlags;
 
 use super::{
     REPEATS_MAX, flush, leave, leave_queue, release, seek, send_and_touch, touch_front,
@@ -15,6 +14,7 @@ use crate::worker::http::{Http, READ_BYTES_MAX, Room};
 use crate::worker::http2::exchange::{drop_exchange, obtain, send_response};
 use crate::worker::http2::{answer, context};
 use crate::worker::stats::{Keyed, Lane};
+use crate::worker::tls::{self, Got};
 
 /// Reads from the member and acts on what comes. `false`: nothing came, or the connection is over.
 pub(super) fn read(core: &mut Core, room: &mut Room, http: &mut Http, place: usize) -> bool {
@@ -28,11 +28,11 @@ pub(super) fn read(core: &mut Core, room: &mut Room, http: &mut Http, place: usi
     let mut is_end = false;
     if trunk.readable && !trunk.is_at_end && stuck < room_end && trunk.codec.stuck().is_empty() {
         let into = &mut room.scratch[stuck..room_end];
-        match rustix::net::recv(&trunk.socket, into, RecvFlags::DONTWAIT) {
-            Ok((0, _)) => is_end = true,
-            Ok((count, _)) => {
+        match tls::recv(&trunk.socket, &mut trunk.tls, &mut core.tls, into) {
+            Ok(Got::End) => is_end = true,
+            Ok(Got::Data { count, is_more }) => {
                 length += count;
-                trunk.readable = length == room_end || trunk.is_hung_up;
+                trunk.readable = is_more || trunk.is_hung_up;
                 core.count_member(trunk.member, Keyed::BytesOut, count as u64);
             }
             Err(Errno::AGAIN | Errno::INTR) => trunk.readable = false,
