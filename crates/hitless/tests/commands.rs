@@ -24,6 +24,25 @@ fn check_says_what_a_good_file_holds() {
 }
 
 #[test]
+fn check_looks_into_certificates_and_keys() {
+    let user = User::new();
+    let tls = "pool: web, tls: { certificates: [{ certificate: no.pem, key: text.pem }] } }";
+    let site = QUICKSTART.replacen("pool: web }", tls, 1);
+    user.write("site.yaml", &site);
+    user.write("text.pem", "no key at all\n");
+    let answer = user.run(&["check", "-f", "site.yaml"]).expect(1);
+    for expected in [
+        "error[unreadable-file]: it cannot be read: No such file",
+        "site.yaml:7:98: virtual_servers.web.tls.certificates[0].certificate",
+        "found: `no.pem`",
+        "error[bad-key]: there is no private key in it",
+        "site.yaml: 2 errors",
+    ] {
+        assert!(answer.stdout.contains(expected), "{}", answer.stdout);
+    }
+}
+
+#[test]
 fn check_prints_every_error_at_once_as_text_and_as_json() {
     let user = User::new();
     user.write(

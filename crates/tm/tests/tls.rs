@@ -307,6 +307,54 @@ fn a_kill_at_any_place_of_a_batch_repeats_and_loses_nothing() {
     }
 }
 
+/// A client of whom nothing was read begins its handshake with the next worker.
+#[test]
+fn a_kill_before_a_handshake_loses_no_client() {
+    for place in ["accepted", "begun"] {
+        let identity = Identity::new(&["a.test"]);
+        let (tcp, http) = (Echo::start(), Echo::http());
+        let options = Options {
+            threads: 1,
+            fault: format!("die-at-{place}"),
+            ..Options::default()
+        };
+        let instance = Instance::start_with(&site(&identity, &tcp, &http), &options);
+        let web = bridge_without_updates(&identity, &instance, "web");
+        instance.arm();
+        for count in 0..5 {
+            HttpClient::connect(web.address).get(count);
+        }
+        assert!(instance.has_fired(), "{place}");
+        assert_eq!(
+            instance.metric("hitless_worker_restarts_total"),
+            1.0,
+            "{place}"
+        );
+    }
+}
+
+#[test]
+fn a_monitor_speaks_tls_and_believes_no_other_certificate() {
+    let members = Members::start("m.test", 0);
+    let health = |name: &str| {
+        let text = site_with("", &members.field(name), members.addresses());
+        let monitored = ", monitor: { http: { path: /1, interval: 50ms } }, tls";
+        let text = text.replace(",  }", " }").replace(", tls", monitored);
+        let instance = Instance::start(&text);
+        wait_for("what the monitor says", || {
+            let status = instance.status();
+            let pools = status["pools"].as_array().unwrap();
+            let web = pools.iter().find(|pool| pool["name"] == "web").unwrap();
+            let member = web["members"][0].clone();
+            (member["health"] != "unknown").then_some(member)
+        })
+    };
+    assert_eq!(health("m.test")["health"], "up");
+    let down = health("other.test");
+    assert_eq!(down["health"], "down");
+    assert!(down.to_string().contains("tls"), "{down}");
+}
+
 #[test]
 fn sessions_are_resumed_after_a_reload_an_upgrade_and_a_crash() {
     let identity = Identity::new(&["a.test"]);
