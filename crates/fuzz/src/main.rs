@@ -1,6 +1,6 @@
 //! Throws damaged bytes at what reads them from elsewhere: `cargo xtask fuzz`.
 //!
-//! That is the codecs of HTTP and TLS records, every snapshot, lease datagrams, and frames of
+//! That is the codecs of HTTP, PROXY and TLS records, every snapshot, lease datagrams, and frames of
 //! links. Not here: packets, which the BPF programs read (`crates/bpf/tests` compares these with
 //! the model, packet by random packet), TLS handshakes, which are rustls's, and what users write
 //! (`types`).
@@ -18,6 +18,7 @@ mod http1;
 mod http2;
 mod links;
 mod mutate;
+mod proxy;
 mod relay;
 mod target;
 mod tls;

@@ -1,6 +1,6 @@
 //! What is fuzzed.
 
-use super::{http1, http2, links, relay, tls};
+use super::{http1, http2, links, proxy, relay, tls};
 
 /// A parser with what must hold for every input.
 #[derive(Debug)]
@@ -49,6 +49,12 @@ pub(crate) const TARGETS: &[Target] = &[
         about: "field blocks, decoded and encoded again",
         corpus: include_str!("../corpus/hpack.hex"),
         run: http2::hpack,
+    },
+    Target {
+        name: "proxy",
+        about: "headers of the PROXY protocol, both versions",
+        corpus: include_str!("../corpus/proxy.hex"),
+        run: proxy::header,
     },
     Target {
         name: "relay-snapshot",

@@ -9,6 +9,7 @@ use hitless_core::table::message::{
 };
 use hitless_core::time::Time;
 use hitless_proto::http1::Side;
+use hitless_proto::proxy::{Addresses, write_v1, write_v2};
 use hitless_proto::relay::Relay;
 use hitless_proto::tls::{Event, Role};
 
@@ -80,6 +81,23 @@ fn valid() -> Vec<(&'static str, Vec<Vec<u8>>)> {
         ends.push(server.snapshot().to_vec());
     }
 
+    let mut headers = vec![Vec::new(); 5];
+    for (at, [source, destination]) in [
+        ["192.0.2.1:40000", "198.51.100.7:80"],
+        ["[2001:db8::1]:40000", "[2001:db8::7]:80"],
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let addresses = Addresses {
+            source: source.parse().unwrap(),
+            destination: destination.parse().unwrap(),
+        };
+        write_v1(addresses, &mut headers[2 * at]);
+        write_v2(Some(addresses), &mut headers[2 * at + 1]);
+    }
+    write_v2(None, &mut headers[4]);
+
     let seal = Seal::new(links::KEY);
     let slot = |number| GuestSlot::new(number).unwrap();
     let asked = Time(123_456_789);
@@ -144,6 +162,7 @@ fn valid() -> Vec<(&'static str, Vec<Vec<u8>>)> {
         ("tls-snapshot", ends),
         ("lease", datagrams),
         ("link", frames),
+        ("proxy", headers),
     ]
 }
 

@@ -158,7 +158,7 @@ impl Arguments {
                     let mut allowed = vec!["--json"];
                     allowed.extend(parts);
                     let allowed = allowed.join(", ");
-                    return Err(format!("{word:?} is not understood here: {allowed}"));
+                    return Err(format!("{word:?} is not known here; known: {allowed}"));
                 }
             }
         }
@@ -258,7 +258,7 @@ mod tests {
         let error = parse(&["bulks", "--bench"]).expect_err("no such part");
         assert_eq!(
             error,
-            "\"bulks\" is not understood here: --json, bulk, stall"
+            "\"bulks\" is not known here; known: --json, bulk, stall"
         );
         assert!(parse(&["bulk", "stall", "--bench"]).is_err());
     }
