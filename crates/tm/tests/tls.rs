@@ -33,7 +33,7 @@ fn site(identity: &Identity, tcp: &Echo, http: &Echo) -> String {
 fn site_with(tls: &str, of_pools: &str, (tcp, http): (SocketAddr, SocketAddr)) -> String {
     let (raw, web) = (own_address(), own_address());
     format!(
-        "timeouts: {{ request_head: 5m, idle: 5m, response: 5m }}\npools:\n  \
+        "timeouts: {{ request_head: 5m, keep_alive: 5m, idle: 5m, response: 5m }}\npools:\n  \
          raw: {{ members: ['{tcp}']{of_pools} }}\n  web: {{ members: ['{http}']{of_pools} }}\n\
          virtual_servers:\n  raw: {{ listen: '{raw}', protocol: tcp, pool: raw, {tls} }}\n  \
          web: {{ listen: '{web}', protocol: http, pool: web, {tls} }}\n",

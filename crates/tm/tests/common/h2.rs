@@ -282,5 +282,7 @@ impl H2Client {
     pub fn ask(&mut self, count: usize) {
         let stream = self.get(&format!("/{count}"));
         self.expect_pattern(stream, count);
+        // What is owed to the other side, too: it waits for that, and this client may be idle now.
+        self.until("an empty queue", Self::is_flushed);
     }
 }
