@@ -207,6 +207,17 @@ impl<'a> Loader<'a> {
                 return None;
             }
         }
+        let mut key = key;
+        if let Some(ocsp) = &one.ocsp {
+            // A sequence in DER; whether it is a good one is for clients to say.
+            match self.bytes(ocsp)? {
+                bytes @ [0x30, ..] => key.ocsp = Some(bytes.to_vec()),
+                _ => {
+                    self.wrong(ocsp, "bad-ocsp", "it is no OCSP response in DER");
+                    return None;
+                }
+            }
+        }
         self.check_dates(&one.certificate, &key.cert[0]);
         Some(key)
     }

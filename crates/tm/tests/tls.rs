@@ -666,6 +666,36 @@ impl Drop for Interactive {
 }
 
 #[test]
+fn a_response_of_the_authority_is_stapled() {
+    let identity = Identity::new(&["a.test"]);
+    let (certificate, key) = (identity.certificate(), identity.key());
+    let folder = certificate.parent().unwrap();
+    let (index, response) = (folder.join("index"), folder.join("response.der"));
+    let file = |path: &std::path::Path| path.to_str().unwrap().to_owned();
+    let shown = ["x509", "-noout", "-serial", "-in", &file(&certificate)];
+    let (_, serial) = run("openssl", &shown, b"");
+    let serial = serial.trim().strip_prefix("serial=").unwrap();
+    let line = format!("V\t401231000000Z\t\t{serial}\tunknown\t/CN=a\n");
+    std::fs::write(&index, line).unwrap();
+    let pem = file(&certificate);
+    let mut args = vec!["ocsp", "-CA", &pem, "-rsigner", &pem, "-issuer", &pem];
+    let (index, key, to) = (file(&index), file(&key), file(&response));
+    args.extend(["-cert", &pem, "-index", &index, "-rkey", &key]);
+    args.extend(["-respout", &to, "-ndays", "1"]);
+    let (is_made, text) = run("openssl", &args, b"");
+    assert!(is_made, "{text}");
+
+    let (tcp, http) = (Echo::start(), Echo::http());
+    let item = identity.item().replace(" }", &format!(", ocsp: {to} }}"));
+    let tls = format!("tls: {{ certificates: [{item}] }}");
+    let instance = Instance::start(&site_with(&tls, "", (tcp.address, http.address)));
+    let address = instance.address("web").to_string();
+    let asks = ["s_client", "-status", "-connect", &address, "-CAfile", &pem];
+    let (_, text) = run("openssl", &asks, b"");
+    assert!(text.contains("OCSP Response Status: successful"), "{text}");
+}
+
+#[test]
 fn openssl_changes_keys_and_shows_a_certificate_where_one_is_asked_for() {
     let (identity, authority) = (Identity::new(&["a.test"]), Identity::new(&["client.test"]));
     let (tcp, http) = (Echo::start(), Echo::http());

@@ -74,7 +74,7 @@ pub const TLS: Mapping = Mapping {
 
 pub const CERTIFICATE: Mapping = Mapping {
     name: "certificate",
-    fields: &["certificate", "key"],
+    fields: &["certificate", "key", "ocsp"],
 };
 
 pub const CLIENT_CERTIFICATES: Mapping = Mapping {

@@ -27,6 +27,8 @@ pub struct Tls {
 pub struct Certificate {
     pub certificate: FileName,
     pub key: FileName,
+    /// What its authority says of it, for clients that ask. `None`: they are told nothing.
+    pub ocsp: Option<FileName>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
@@ -117,7 +119,10 @@ impl Hash for FileName {
 impl Tls {
     pub(super) fn files(&self) -> impl Iterator<Item = &FileName> {
         let certificates = self.certificates.iter();
-        let pairs = certificates.flat_map(|one| [&one.certificate, &one.key]);
+        let pairs = certificates.flat_map(|one| {
+            let ocsp = one.ocsp.as_ref();
+            [&one.certificate, &one.key].into_iter().chain(ocsp)
+        });
         pairs.chain(self.client_certificates.iter().map(|clients| &clients.ca))
     }
 }

@@ -90,9 +90,16 @@ fn certificate(at: &At<'_>, sink: &mut Sink) -> Option<Certificate> {
     let key = one
         .required(sink, "key", WHAT, "the name of a PEM file")
         .and_then(|at| file(at, "the key", sink));
+    let ocsp = one
+        .optional("ocsp")
+        .map(|at| file(at, "the OCSP response", sink));
     Some(Certificate {
         certificate: certificate?,
         key: key?,
+        ocsp: match ocsp {
+            None => None,
+            Some(ocsp) => Some(ocsp?),
+        },
     })
 }
 
