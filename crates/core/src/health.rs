@@ -13,8 +13,10 @@
 //!    +<------ `rise` good results in a row -----------------------------+
 //! ```
 //!
-//! While nothing is known, probes follow each other ten times as fast, so that a start or a crash
-//! is soon over. Invariants: at most one probe of a member runs at a time, so a member that never
+//! Until the first good result ever, probes follow each other ten times as fast, and one good result
+//! is enough, whether the member was called down meanwhile or not: one that starts a moment later
+//! than its monitor, or comes back after a crash, is soon used. A member that is down without ever
+//! having had a good result is probed at the usual pace after a minute. Invariants: at most one probe of a member runs at a time, so a member that never
 //! answers does not pile up probes; a result of a probe that was given up is ignored; no single bad
 //! result takes a member down unless `fall` is 1.
 

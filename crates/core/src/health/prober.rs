@@ -47,6 +47,8 @@ pub struct Prober {
     since_us: u64,
     /// Results in a row against the present health.
     contrary: u16,
+    /// Until when its probes follow each other fast; `None` once a result was good.
+    hasty_until_us: Option<u64>,
     phase: Phase,
     last_id: ProbeId,
     action: Option<Action>,
@@ -60,25 +62,24 @@ enum Phase {
 
 /// A tenth of the interval: how much the start of a probe is spread.
 const JITTER_SHARE: u64 = 10;
-/// While nothing is known of a member, its probes follow each other ten times as fast.
-const UNKNOWN_HASTE: u64 = 10;
+/// Until a member's first good result, its probes follow each other ten times as fast.
+const UNTRIED_HASTE: u64 = 10;
+/// For how long, once it is down: one that is still starting is up by then.
+const UNTRIED_US: u64 = 60_000_000;
 
 impl Prober {
     /// A member that nothing is known of. `jitter` is any random number: it spreads the first
     /// probes of many members over a tenth of the interval.
     pub fn new(rules: Rules, now_us: u64, jitter: u64) -> Self {
-        Self::with_health(
-            rules,
-            Health::Unknown,
-            HealthReason::NotProbedYet,
-            now_us,
-            now_us,
-            jitter,
-        )
+        let (health, reason) = (Health::Unknown, HealthReason::NotProbedYet);
+        Self {
+            hasty_until_us: Some(now_us.saturating_add(UNTRIED_US)),
+            ..Self::with_health(rules, health, reason, now_us, now_us, jitter)
+        }
     }
 
     /// A member whose health is known from before, for example from the process that this one
-    /// follows.
+    /// follows. It counts as one that had a good result.
     pub fn with_health(
         rules: Rules,
         health: Health,
@@ -94,6 +95,7 @@ impl Prober {
             reason,
             since_us,
             contrary: 0,
+            hasty_until_us: None,
             phase: Phase::Waiting {
                 until_us: now_us + jitter % spread.max(1),
             },
@@ -187,6 +189,10 @@ impl Prober {
             Outcome::Bad(failure) => (Health::Down, HealthReason::Failed { failure }),
         };
         self.reason = reason;
+        let is_untried = self.hasty_until_us.is_some();
+        if says == Health::Up {
+            self.hasty_until_us = None;
+        }
         if says == self.health {
             self.contrary = 0;
             return;
@@ -196,6 +202,7 @@ impl Prober {
         // may be busy.
         let needed = match (self.health, says) {
             (Health::Unknown, Health::Up) => 1,
+            (Health::Down, _) if is_untried => 1,
             (Health::Unknown | Health::Up, _) => self.rules.fall.max(1),
             (Health::Down, _) => self.rules.rise.max(1),
         };
@@ -208,9 +215,13 @@ impl Prober {
 
     /// An interval after the last start, moved by up to a twentieth of the interval to either side.
     fn next_start(&self, started_us: u64, now_us: u64, jitter: u64) -> u64 {
-        let interval_us = match self.health {
-            Health::Unknown => self.rules.interval_us / UNKNOWN_HASTE,
-            Health::Up | Health::Down => self.rules.interval_us,
+        let is_hasty = self
+            .hasty_until_us
+            .is_some_and(|until_us| now_us < until_us);
+        let interval_us = if is_hasty || self.health == Health::Unknown {
+            self.rules.interval_us / UNTRIED_HASTE
+        } else {
+            self.rules.interval_us
         };
         let spread = interval_us / JITTER_SHARE;
         let start = started_us + interval_us - spread / 2 + jitter % spread.max(1);

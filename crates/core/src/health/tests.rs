@@ -47,6 +47,65 @@ fn the_first_good_result_settles_and_bad_ones_are_counted() {
     );
 }
 
+/// The race of a start: the member refuses at first, and is called down.
+#[test]
+fn until_the_first_good_result_probes_are_fast_and_one_is_enough() {
+    let mut prober = Prober::new(RULES, 0, 0);
+    let mut now = 0;
+    for _ in 0..20 {
+        run(&mut prober, &mut now, false);
+    }
+    assert_eq!(prober.health(), Health::Down);
+    assert!(now < 3 * RULES.interval_us, "20 fast probes take {now} us");
+    run(&mut prober, &mut now, true);
+    assert_eq!(prober.health(), Health::Up);
+
+    // From then on the rules say how fast and how many.
+    let start = now;
+    for _ in 0..3 {
+        run(&mut prober, &mut now, false);
+    }
+    assert_eq!(prober.health(), Health::Down);
+    assert!(now - start > 2 * RULES.interval_us);
+    run(&mut prober, &mut now, true);
+    assert_eq!(prober.health(), Health::Down);
+    run(&mut prober, &mut now, true);
+    assert_eq!(prober.health(), Health::Up);
+}
+
+#[test]
+fn a_member_that_never_was_good_is_probed_slowly_after_a_minute() {
+    const SECOND: u64 = 1_000_000;
+    let rules = Rules {
+        interval_us: 5 * SECOND,
+        ..RULES
+    };
+    let mut prober = Prober::new(rules, 0, 0);
+    let (mut now, mut probes) = (0, 0);
+    while now < 60 * SECOND {
+        run(&mut prober, &mut now, false);
+        probes += 1;
+    }
+    assert!((110..=130).contains(&probes), "{probes} in a minute");
+    assert!(prober.deadline() - now > 4 * SECOND);
+    // One good result is enough all the same.
+    run(&mut prober, &mut now, false);
+    run(&mut prober, &mut now, true);
+    assert_eq!(prober.health(), Health::Up);
+}
+
+#[test]
+fn a_member_known_to_be_down_comes_back_by_the_rules() {
+    let reason = HealthReason::NotProbedYet;
+    let mut prober = Prober::with_health(RULES, Health::Down, reason, 0, 0, 0);
+    let mut now = 0;
+    run(&mut prober, &mut now, true);
+    assert_eq!(prober.health(), Health::Down);
+    assert!(prober.deadline() > RULES.interval_us / 2);
+    run(&mut prober, &mut now, true);
+    assert_eq!(prober.health(), Health::Up);
+}
+
 #[test]
 fn rise_and_fall_count_results_in_a_row() {
     let mut prober = Prober::new(RULES, 0, 0);
