@@ -207,7 +207,7 @@ fn a_deadline_closes_and_names_what_is_left_or_gives_up() {
     assert_eq!(change.state, ChangeState::Failed);
     let failure = change.failure.unwrap();
     assert!(
-        failure.contains("2 connections were left on guest g2"),
+        failure.contains("guest g2 had 2 connections left"),
         "{failure}"
     );
     assert_eq!((change.ledger.reset, change.closed), (0, None));

@@ -206,7 +206,7 @@ impl Ledger {
 }
 
 /// One line, for people: `312 connections: 300 carried (300 by takeover), 12 finished, 0 reset;
-/// longest stall 1.2 ms`.
+/// longest stall 1.2 ms`, without the stall where none was measured.
 impl fmt::Display for Ledger {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let plural = if self.connections == 1 { "" } else { "s" };
@@ -234,13 +234,11 @@ impl fmt::Display for Ledger {
         if self.open() > 0 {
             write!(f, ", {} open", self.open())?;
         }
-        let stall = self.stall_us_max;
-        write!(
-            f,
-            "; longest stall {}.{} ms",
-            stall / 1_000,
-            stall % 1_000 / 100
-        )
+        match self.stall_us_max {
+            // Nobody has measured one.
+            0 => Ok(()),
+            us => write!(f, "; longest stall {}.{} ms", us / 1_000, us % 1_000 / 100),
+        }
     }
 }
 

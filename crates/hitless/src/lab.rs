@@ -276,11 +276,13 @@ fn status(world: &World) -> String {
         Err(error) => text.push_str(&format!("  the controller does not answer: {error:#}\n")),
     }
     let [v4, v6] = topology.vips();
+    let object = topology.objects.first().copied().unwrap_or(1);
     text.push_str(&format!(
-        "  orders:  hitless get guests --controller {}\n  traffic: nsenter --net=/run/netns/{} curl http://{v4}/{} (or http://[{v6}]/)\n",
+        "  orders:  hitless get guests --controller {}\n  traffic: nsenter --net=/run/netns/{} curl http://{v4}/{} (or http://[{v6}]/{})\n",
         world.controller_folder().display(),
         topology.namespace("clients"),
-        topology.objects.first().copied().unwrap_or(1),
+        object,
+        object,
     ));
     text
 }

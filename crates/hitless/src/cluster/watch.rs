@@ -157,7 +157,7 @@ pub(super) fn ledger_of(change: &Change) -> String {
         "{}{}",
         change.ledger,
         if by_counts {
-            " (estimated from counts)"
+            " (of the whole cluster, estimated from counts)"
         } else {
             ""
         }

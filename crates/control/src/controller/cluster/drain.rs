@@ -236,7 +236,7 @@ fn drain(
         AtDeadline::GiveUp => {
             let left = left.map_or("?".to_owned(), |left| left.to_string());
             Drain::Failed(format!(
-                "given up at the deadline: {left} connections were left on guest {name}, and are"
+                "given up at the deadline: guest {name} had {left} connections left, which go on"
             ))
         }
         AtDeadline::Close if !deadline.is_long_past => {
@@ -254,6 +254,10 @@ fn drain(
             }
             Drain::Waits
         }
+        AtDeadline::Close if left == Some(0) => Drain::Failed(format!(
+            "guest {name} holds nothing, but no other guest has taken what it leads since the \
+             deadline: let another one serve, then drain it again"
+        )),
         AtDeadline::Close => Drain::Failed(format!(
             "guest {name} has not closed what it holds since the deadline; removing it will"
         )),

@@ -367,6 +367,21 @@ fn a_guest_that_does_not_obey_a_deadline_is_removed_or_the_drain_fails() {
 }
 
 #[test]
+fn a_drain_of_the_last_guest_says_what_is_missing() {
+    let mut world = World::new();
+    let change = world.order(drain(Some(5), AtDeadline::Close, false));
+    // Nobody takes its buckets, so rows go on naming it.
+    world.table.guests.get_mut(&slot(1)).unwrap().connections = Some(0);
+    world.end(1, 0, true);
+    world.now_us += 20 * SECOND;
+    world.advance();
+    let ChangeOutcome::Failed(reason) = world.outcome(&change) else {
+        panic!("{:?}", world.outcome(&change));
+    };
+    assert!(reason.contains("no other guest has taken"), "{reason}");
+}
+
+#[test]
 fn a_drain_that_gives_up_lets_the_guest_serve_again() {
     let mut world = World::new();
     let change = world.order(drain(Some(5), AtDeadline::GiveUp, true));
@@ -376,7 +391,7 @@ fn a_drain_that_gives_up_lets_the_guest_serve_again() {
         panic!("{:?}", world.outcome(&change));
     };
     assert!(
-        reason.contains("10 connections were left on guest g1"),
+        reason.contains("guest g1 had 10 connections left"),
         "{reason}"
     );
     assert_eq!(world.wanted("g1"), GuestWanted::Serve);

@@ -91,7 +91,7 @@ fn what_a_deadline_closed_is_named() {
     });
     assert_eq!(
         end_of(&over),
-        "drain-guest-7: done; 3 connections: 0 carried, 0 finished, 3 reset; longest stall 0.0 ms\n\
+        "drain-guest-7: done; 3 connections: 0 carried, 0 finished, 3 reset\n\
          closed at the deadline: 3 connections\n\
          \x20 10.9.0.2:4001 to raw (203.0.113.10:80), on g1\n\
          \x20 10.9.0.2:4002 to 203.0.113.10:80, on g1\n\
