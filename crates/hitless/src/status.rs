@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
-use hitless_core::health::{Config, ConfigReason, Health};
+use hitless_core::health::{AdminReason, Config, ConfigReason, Health};
 use hitless_tm::control::{Outcome, Request};
 use hitless_tm::status::{Change, ChangeKind, MemberStatus, Status, VirtualServerStatus};
 
@@ -182,7 +182,10 @@ fn member(pool: &str, member: &MemberStatus) -> Vec<Cell> {
         Cell::from(table::number(member.traffic.connections)),
         Cell::from(table::number(member.traffic.connections_total)),
         Cell::from(table::number(member.traffic.failures_total)),
-        Cell::from(&member.health_reason),
+        match &member.admin_reason {
+            AdminReason::Operator(note) => Cell::from(note),
+            AdminReason::Default => Cell::from(&member.health_reason),
+        },
     ]
 }
 

@@ -99,6 +99,69 @@ fn a_reload_keeps_connections_and_a_bad_one_is_refused_whole() {
     client.get(16);
 }
 
+/// Whoever wants to switch a member off sees when its last connection is gone.
+#[test]
+fn a_removed_or_moved_member_is_shown_while_its_connections_live() {
+    let (leaver, stayer) = (Echo::start(), Echo::start());
+    let (raw, other) = (own_address(), own_address());
+    let site = |pool: &str, members: &str, others: &str| {
+        format!(
+            "pools:\n  {pool}: {{ members: [{members}] }}\n  other: {{ members: [{others}] }}\n\
+             virtual_servers:\n  raw: {{ listen: '{raw}', protocol: tcp, pool: {pool} }}\n  \
+             other: {{ listen: '{other}', protocol: tcp, pool: other }}\n"
+        )
+    };
+    let leaves = format!("'{}'", leaver.address);
+    let stays = format!("'{}'", stayer.address);
+    let instance = Instance::start(&site("raw", &leaves, &stays));
+    let stream = Stream::start(raw, 1, 10_000, Duration::from_millis(1));
+    stream.wait_progress();
+    let reload = |text: &str| {
+        instance.write_site(text);
+        let reply = instance.call(Request::Reload);
+        assert_eq!(reply.outcome, Outcome::Done, "{}", reply.body);
+    };
+    // Of the member in its first pool: its admin state and its connections.
+    let shown = || {
+        let status = instance.status();
+        let pools = status["pools"].as_array().unwrap();
+        let pool = pools.iter().find(|pool| pool["name"] == "raw")?;
+        let address = leaver.address.to_string();
+        let members = pool["members"].as_array().unwrap();
+        let member = members.iter().find(|member| member["address"] == address)?;
+        let open = member["traffic"]["connections"].as_u64();
+        Some((member["admin"].as_str().unwrap().to_owned(), open.unwrap()))
+    };
+    let metric = |what: &str| {
+        let address = leaver.address;
+        instance.try_labelled(&format!("{what}{{pool=\"raw\",member=\"{address}\"}}"))
+    };
+    let connections = || metric("hitless_member_connections");
+    let drains = || Some(("drain".to_owned(), 1));
+    assert_eq!(shown(), Some(("ready".to_owned(), 1)));
+
+    // Out of its pool; into another one; and back.
+    reload(&site("raw", &stays, &stays));
+    assert_eq!(shown(), drains());
+    assert_eq!(connections(), Some(1.0));
+    assert_eq!(metric("hitless_member_usable"), Some(0.0));
+    reload(&site("raw", &stays, &leaves));
+    assert_eq!(shown(), drains());
+    reload(&site("raw", &leaves, &stays));
+    assert_eq!(shown(), Some(("ready".to_owned(), 1)));
+    // The whole pool goes, and then the worker.
+    reload(&site("fresh", &stays, &leaves));
+    assert_eq!(shown(), drains());
+    assert_eq!(instance.call(Request::Upgrade).outcome, Outcome::Done);
+    assert_eq!(shown(), drains());
+    assert_eq!(connections(), Some(1.0));
+    stream.wait_progress();
+
+    stream.finish().unwrap();
+    wait_for("its end", || shown().is_none().then_some(()));
+    assert_eq!(connections(), None);
+}
+
 /// Ctrl-C goes to the whole process group, and a service manager may signal each process: only the
 /// keeper listens.
 #[test]

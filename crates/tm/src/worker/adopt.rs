@@ -190,7 +190,7 @@ impl EventLoop {
             Some(address) if !is_connecting => core.tables.member_of(server, address),
             _ => core
                 .tables
-                .member_named("", SocketAddr::from(([0, 0, 0, 0], 0))),
+                .member_named("", SocketAddr::from(([0, 0, 0, 0], 0)), 0),
         };
         core.enter_member(place);
         let now_us = core.now_us;

@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use hitless_carry::{memory, message};
 
 use super::event_loop::{Command, Report};
+use super::removed::RemovedMember;
 use super::{Worker, WorkerError};
 use crate::ledger::{CRASH, count};
 use crate::link::{ToKeeper, ToWorker};
@@ -141,11 +142,17 @@ impl Worker {
     }
 
     /// Tells the successor which members are up, without which it would probe first and use all
-    /// meanwhile, and the names of removed virtual servers, whose connections go over as well.
+    /// meanwhile, and the names of removed virtual servers and members, whose connections go over
+    /// as well.
     fn tell_knowledge(&self, socket: &OwnedFd) {
         let known = serde_json::to_vec(&self.board.export()).unwrap_or_default();
         let removed = serde_json::to_vec(&self.earlier).unwrap_or_default();
-        let files = [("hitless-members", known), ("hitless-removed", removed)];
+        let members = serde_json::to_vec(&self.removed_members).unwrap_or_default();
+        let files = [
+            ("hitless-members", known),
+            ("hitless-removed", removed),
+            ("hitless-removed-members", members),
+        ];
         let files: io::Result<Vec<OwnedFd>> = files
             .iter()
             .map(|(name, bytes)| memory::from_bytes(name, bytes))
@@ -156,12 +163,15 @@ impl Worker {
         }
     }
 
-    /// A predecessor of an older release says nothing of removed virtual servers.
-    fn learn_removed(&mut self, file: &OwnedFd) {
-        let bytes = memory::to_bytes(file, HEALTH_BYTES_MAX).ok();
-        let removed: Option<Vec<VirtualServerStatus>> =
-            bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok());
-        self.earlier.extend(removed.unwrap_or_default());
+    /// A predecessor of an older release says nothing of removed virtual servers and members.
+    fn learn_removed(&mut self, servers: Option<&OwnedFd>, members: Option<&OwnedFd>) {
+        let bytes = |file: Option<&OwnedFd>| memory::to_bytes(file?, HEALTH_BYTES_MAX).ok();
+        let servers: Option<Vec<VirtualServerStatus>> =
+            bytes(servers).and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        self.earlier.extend(servers.unwrap_or_default());
+        let members: Option<Vec<RemovedMember>> =
+            bytes(members).and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        self.removed_members.extend(members.unwrap_or_default());
     }
 
     pub(super) fn learn(&mut self, buffer: &mut [u8]) {
@@ -183,9 +193,7 @@ impl Worker {
             Some(known) => self.board.import(known),
             None => tracing::warn!("what the predecessor knew of members cannot be read"),
         }
-        if let Some(file) = fds.get(1) {
-            self.learn_removed(file);
-        }
+        self.learn_removed(fds.get(1), fds.get(2));
         self.start_monitors();
     }
 }

@@ -11,7 +11,7 @@ use hitless_types::site::{Site, bounds};
 use zeroize::Zeroizing;
 
 use super::event_loop::Command;
-use super::{Listening, Worker, WorkerError};
+use super::{Listening, Worker, WorkerError, removed};
 use crate::admin::AdminServer;
 use crate::link::{Role, ToKeeper};
 use crate::monitor::Monitors;
@@ -140,9 +140,11 @@ impl Worker {
         }
     }
 
-    /// Virtual servers that the next configuration does not have: their connections may live on.
+    /// Virtual servers and members that the next configuration does not have: their connections may
+    /// live on.
     fn remember_removed(&mut self, next: &Site) {
         let Some(site) = &self.site else { return };
+        removed::remember(&mut self.removed_members, site, next);
         let is_gone = |name: &str| {
             !next
                 .virtual_servers

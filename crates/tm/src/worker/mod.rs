@@ -22,6 +22,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags};
 use self::change::Counts;
 use self::core_of_lane::Core;
 use self::event_loop::{Command, EventLoop, Inbox, Outbox, Report};
+use self::removed::RemovedMember;
 use crate::admin::AdminServer;
 use crate::clock::now_us;
 use crate::link::{
@@ -43,6 +44,7 @@ mod event_loop;
 mod http;
 mod http2;
 mod record;
+mod removed;
 pub(crate) mod report;
 pub(crate) mod stats;
 mod tables;
@@ -150,6 +152,8 @@ struct Worker {
     awaiting_files: Option<(Site, Vec<u8>)>,
     /// Virtual servers that a reload has removed.
     earlier: Vec<VirtualServerStatus>,
+    /// Members likewise.
+    removed_members: Vec<RemovedMember>,
     sockets: Vec<Listening>,
     bound: HashMap<SocketAddr, SocketAddr>,
     /// What is known of members goes to the successor, or comes from the predecessor, on this
@@ -284,6 +288,7 @@ impl Worker {
             vault: None,
             awaiting_files: None,
             earlier: Vec::new(),
+            removed_members: Vec::new(),
             sockets: Vec::new(),
             bound: HashMap::new(),
             knowledge: None,
@@ -477,6 +482,7 @@ impl Worker {
 struct Sources<'a> {
     site: Option<&'a Site>,
     earlier: &'a [VirtualServerStatus],
+    removed_members: &'a [RemovedMember],
     slots: &'a Slots,
     board: &'a Board,
     bound: &'a HashMap<SocketAddr, SocketAddr>,
@@ -489,6 +495,7 @@ impl Worker {
         Sources {
             site: self.site.as_deref(),
             earlier: &self.earlier,
+            removed_members: &self.removed_members,
             slots: &self.slots,
             board: &self.board,
             bound: &self.bound,

@@ -13,6 +13,7 @@ use hitless_types::site::Protocol;
 use super::core_of_lane::{Core, Pipe};
 use super::http::{Client, Closing, Up};
 use super::http2::{Exchange, Front, Half, Leaving, Trunk};
+use super::stats::member_key;
 use super::tcp::{CLIENT, MEMBER, Pair};
 use super::tls::{Greeting, Layer, Sealed, Shaking, Tls};
 use crate::wire::{Malformed, Reader, Writer};
@@ -277,7 +278,12 @@ fn write_member(core: &Core, member: usize, w: &mut Writer) {
 fn read_member(core: &mut Core, r: &mut Reader<'_>) -> Result<usize, Malformed> {
     let pool = r.text()?;
     let address = r.address()?;
-    Ok(core.tables.member_named(pool, address))
+    // Also of one that a reload removed: its connections are counted to their end.
+    let keyed = match pool {
+        "" => 0,
+        pool => core.slots.keyed_index(core.lane, member_key(pool, address)),
+    };
+    Ok(core.tables.member_named(pool, address, keyed))
 }
 
 fn write_up_if(core: &Core, up: Option<&Up>, w: &mut Writer) {

@@ -244,13 +244,13 @@ impl Tables {
         let mut choices = choices.iter().map(|choice| choice.member);
         match choices.find(|&member| self.members[member].address == address) {
             Some(at) => at,
-            None => self.member_named("", address),
+            None => self.member_named("", address, 0),
         }
     }
 
     /// The place of a member by pool and address; one that a reload removed gets a place that
-    /// nobody chooses.
-    pub(super) fn member_named(&mut self, pool: &str, address: SocketAddr) -> usize {
+    /// nobody chooses, with these counters.
+    pub(super) fn member_named(&mut self, pool: &str, address: SocketAddr, keyed: usize) -> usize {
         let is_it = |member: &Member| member.address == address && member.pool == pool;
         if let Some(at) = self.members.iter().position(is_it) {
             return at;
@@ -260,7 +260,7 @@ impl Tables {
             address,
             tls: None,
             state: Arc::default(),
-            keyed: 0,
+            keyed,
             open: 0,
             idle: Vec::new(),
             trunks: Vec::new(),

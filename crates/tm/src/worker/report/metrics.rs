@@ -269,25 +269,42 @@ impl Sources<'_> {
                 let label = [("pool", pool.name.as_str()), ("member", address.as_str())];
                 let state = self.board.member(pool.name.as_str(), member.address);
                 let is_usable = u64::from(state.is_usable());
-                out.gauge(
-                    "hitless_member_usable",
-                    "1 if it gets new work",
-                    &label,
-                    is_usable,
-                );
                 let key = member_key(pool.name.as_str(), member.address);
-                let sums = sum_keyed(self.slots, key);
-                out.gauge(
-                    "hitless_member_connections",
-                    "clients that use it now",
-                    &label,
-                    open_of(&sums),
-                );
-                out.keyed("hitless_member", &label, &sums);
+                member_metrics(out, &label, is_usable, &sum_keyed(self.slots, key));
             }
+        }
+        for (removed, sums) in self.members_left(site) {
+            let address = removed.address.to_string();
+            let label = [
+                ("pool", removed.pool.as_str()),
+                ("member", address.as_str()),
+            ];
+            member_metrics(out, &label, 0, &sums);
         }
     }
 }
+
+fn member_metrics(
+    out: &mut Metrics,
+    label: &[(&str, &str)],
+    is_usable: u64,
+    sums: &[u64; KEYED_COUNTERS],
+) {
+    out.gauge(
+        "hitless_member_usable",
+        "1 if it gets new work",
+        label,
+        is_usable,
+    );
+    out.gauge(
+        "hitless_member_connections",
+        "clients that use it now",
+        label,
+        open_of(sums),
+    );
+    out.keyed("hitless_member", label, sums);
+}
+
 /// Families in the order of their first sample, each with all its samples together, as the format
 /// asks.
 #[derive(Default)]

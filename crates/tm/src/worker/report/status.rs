@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 
 use hitless_carry::slots::{KEYED_COUNTERS, Slots};
-use hitless_core::health::{Admin, Config, ConfigReason, Health};
+use hitless_core::health::{Admin, AdminReason, Config, ConfigReason, Health, HealthReason};
 use hitless_types::site::{Pool, Site, VirtualServer};
 
 use super::{Census, open_of};
@@ -17,6 +17,7 @@ use crate::status::{
     VirtualServerStatus,
 };
 use crate::worker::Sources;
+use crate::worker::removed::RemovedMember;
 use crate::worker::stats::{Keyed, Lane, member_key, server_key, sum_keyed, sum_lanes};
 
 pub(super) fn document(status: &Status) -> String {
@@ -174,7 +175,47 @@ impl Sources<'_> {
         let Some(site) = self.site else {
             return Vec::new();
         };
-        site.pools.iter().map(|pool| self.pool(pool)).collect()
+        let mut pools: Vec<_> = site.pools.iter().map(|pool| self.pool(pool)).collect();
+        for (removed, sums) in self.members_left(site) {
+            let at = pools.iter().position(|pool| pool.name == removed.pool);
+            let at = at.unwrap_or_else(|| {
+                pools.push(PoolStatus {
+                    name: removed.pool.clone(),
+                    method: removed.method.clone(),
+                    members: Vec::new(),
+                });
+                pools.len() - 1
+            });
+            pools[at].members.push(MemberStatus {
+                address: removed.address,
+                weight: removed.weight,
+                admin: Admin::Drain,
+                admin_reason: AdminReason::Operator("not in the site file any more".to_owned()),
+                health: Health::Unknown,
+                health_reason: HealthReason::NoMonitor,
+                health_age_ms: None,
+                traffic: traffic(&sums),
+            });
+        }
+        pools
+    }
+
+    /// Members that a reload has removed and whose connections live on, with their counters.
+    pub(super) fn members_left<'a>(
+        &'a self,
+        site: &'a Site,
+    ) -> impl Iterator<Item = (&'a RemovedMember, [u64; KEYED_COUNTERS])> + 'a {
+        let is_gone = |removed: &&RemovedMember| {
+            let pool = site
+                .pools
+                .iter()
+                .find(|one| one.name.as_str() == removed.pool);
+            let mut members = pool.iter().flat_map(|pool| &pool.members);
+            !members.any(|member| member.address == removed.address)
+        };
+        let with_sums = |removed: &'a RemovedMember| (removed, removed.sums(self.slots));
+        let removed = self.removed_members.iter().filter(is_gone);
+        removed.map(with_sums).filter(|(_, sums)| open_of(sums) > 0)
     }
 
     fn pool(&self, pool: &Pool) -> PoolStatus {
