@@ -118,6 +118,19 @@ site         /etc/site.yaml
 
 /// The document is what other releases read: names of fields never change.
 #[test]
+fn a_removed_member_says_why_it_drains() {
+    let mut status = example();
+    let member = &mut status.pools[0].members[2];
+    member.admin = Admin::Drain;
+    member.admin_reason = AdminReason::Operator("not in the site file any more".into());
+    let text = render(&status, false);
+    let line = text.lines().find(|line| line.contains("127.0.0.1:9003"));
+    let words: Vec<&str> = line.unwrap().split_whitespace().collect();
+    assert_eq!(words[3..7], ["drain", "?", "-", "3"], "{text}");
+    assert!(text.contains("not in the site file any more"), "{text}");
+}
+
+#[test]
 fn survives_json() {
     let json = serde_json::to_string(&example()).unwrap();
     assert_eq!(serde_json::from_str::<Status>(&json).unwrap(), example());
