@@ -189,7 +189,7 @@ fn a_deadline_ends_endless_streams_by_name_root() {
         let error = stream.thread.join().unwrap().unwrap_err();
         assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "{error}");
     }
-    assert!(said.contains(", 2 reset;"), "{said}");
+    assert!(said.contains(", 2 reset (of the whole cluster"), "{said}");
     assert!(
         said.contains("closed at the deadline: 2 connections\n"),
         "{said}"
