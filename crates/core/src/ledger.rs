@@ -178,6 +178,24 @@ impl Ledger {
         self.stall_us_max = self.stall_us_max.max(part.stall_us_max);
     }
 
+    /// What came to it since it was `before`. The stall is the longest of all, then as now.
+    #[must_use]
+    pub fn since(&self, before: &Self) -> Self {
+        let mut grown = Self {
+            connections: self.connections.saturating_sub(before.connections),
+            finished: self.finished.saturating_sub(before.finished),
+            told_to_close: self.told_to_close.saturating_sub(before.told_to_close),
+            reset: self.reset.saturating_sub(before.reset),
+            stall_us_max: self.stall_us_max,
+            ..Self::default()
+        };
+        for rung in Rung::ALL {
+            let [now, then] = [self, before].map(|one| one.carried.by_rung()[rung.position()]);
+            *grown.carried.count_of(rung) = now.saturating_sub(then);
+        }
+        grown
+    }
+
     /// Connections that have an outcome.
     pub fn outcomes(&self) -> u64 {
         self.carried.total() + self.finished + self.told_to_close + self.reset

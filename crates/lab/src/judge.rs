@@ -90,8 +90,6 @@ pub struct Evidence {
     pub last_packet_ms: Option<Option<u64>>,
     /// The product's own ledger of the step.
     pub ledger: Option<Ledger>,
-    /// What it calls reset.
-    pub ledger_reset: Option<u64>,
     /// The change failed or did not settle.
     pub failure: Option<String>,
 }
@@ -434,10 +432,10 @@ impl Verdict {
             "ledger_reset",
             match kind {
                 StepKind::KillGuest => false,
-                StepKind::Steady => evidence.ledger_reset.is_some(),
+                StepKind::Steady => evidence.ledger.is_some(),
                 _ => true,
             },
-            evidence.ledger_reset,
+            evidence.ledger.map(|ledger| ledger.reset),
             |reset| *reset == broken,
             |reset| format!("the ledger says {reset} reset, the tally {broken}"),
         );

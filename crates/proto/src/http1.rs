@@ -24,7 +24,7 @@ mod step;
 mod tests;
 
 pub use connection::Connection;
-pub use date::http_date;
+pub use date::{civil, http_date};
 pub(crate) use facts::is_nominated;
 pub use field::FieldId;
 pub use head::{Field, Head, Method, Span};

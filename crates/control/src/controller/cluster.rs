@@ -88,14 +88,17 @@ impl View<'_> {
 
     /// How many packets of connections that nobody knew each guest's ingress let its stack reset.
     pub(super) fn unknown_reset(&self) -> impl Iterator<Item = (String, u64)> {
-        let guests = self.reports.values().flat_map(|report| &report.guests);
-        guests.filter_map(|(name, guest)| Some((name.clone(), *guest.counters.get("answered")?)))
+        self.counted("answered")
     }
 
     /// How many clients each guest's traffic manager has told to close since it first started.
     pub(super) fn told_to_close(&self) -> impl Iterator<Item = (String, u64)> {
+        self.counted(TOLD_TO_CLOSE)
+    }
+
+    fn counted(&self, counter: &str) -> impl Iterator<Item = (String, u64)> {
         let guests = self.reports.values().flat_map(|report| &report.guests);
-        guests.filter_map(|(name, guest)| Some((name.clone(), *guest.counters.get(TOLD_TO_CLOSE)?)))
+        guests.filter_map(move |(name, guest)| Some((name.clone(), *guest.counters.get(counter)?)))
     }
 
     /// Whether no row names the guest.

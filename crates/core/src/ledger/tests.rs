@@ -65,3 +65,18 @@ fn reads_as_one_line() {
          longest stall 1.2 ms"
     );
 }
+
+#[test]
+fn what_came_since_is_what_makes_the_later_ledger() {
+    let mut before = Ledger::begin(3);
+    before.record(Outcome::Reset, 700);
+    before.record(Outcome::Carried(Rung::Takeover), 0);
+    let mut part = Ledger::begin(4);
+    part.record(Outcome::Carried(Rung::SecondChance), 0);
+    part.record(Outcome::Carried(Rung::Takeover), 0);
+    part.record(Outcome::ToldToClose, 0);
+    part.record(Outcome::Finished, 700);
+    let mut after = before;
+    after.merge(&part);
+    assert_eq!(after.since(&before), part);
+}

@@ -93,8 +93,7 @@ fn full() -> Evidence {
         without_controller_ms: Some(6_000),
         bytes_in_pipes: Some(4_000),
         last_packet_ms: Some(Some(90)),
-        ledger: None,
-        ledger_reset: Some(0),
+        ledger: Some(Ledger::default()),
         failure: None,
     }
 }
@@ -102,7 +101,10 @@ fn full() -> Evidence {
 /// The same, where the product says that it broke one.
 fn one_broken() -> Evidence {
     Evidence {
-        ledger_reset: Some(1),
+        ledger: Some(Ledger {
+            reset: 1,
+            ..Ledger::default()
+        }),
         ..full()
     }
 }
@@ -281,7 +283,7 @@ const SPOILT: [Spoilt; 22] = [
             e.bytes_in_pipes = None;
         },
     ),
-    ("ledger unknown", is_counted, |e| e.ledger_reset = None),
+    ("ledger unknown", is_counted, |e| e.ledger = None),
 ];
 
 const DEATH: [Death; 7] = [

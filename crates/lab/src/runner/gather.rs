@@ -195,9 +195,7 @@ impl Runner<'_> {
                 });
             evidence.programs_replaced = Some(replaced);
         }
-        let ledger = self.ledger(before, report)?;
-        evidence.ledger_reset = Some(ledger.reset);
-        evidence.ledger = Some(ledger);
+        evidence.ledger = Some(self.ledger(before, report)?);
         Ok(())
     }
 
@@ -207,7 +205,7 @@ impl Runner<'_> {
         let seen = report.total.reset + report.total.closed_early;
         let deadline = Instant::now() + REPORTED_WITHIN;
         loop {
-            let ledger = since(&before.ledger, &self.cluster.api().ledger()?);
+            let ledger = self.cluster.api().ledger()?.since(&before.ledger);
             if ledger.reset == seen || Instant::now() >= deadline {
                 return Ok(ledger);
             }
@@ -251,20 +249,6 @@ impl Runner<'_> {
 enum Role {
     Director,
     Ingress,
-}
-
-/// What came to a ledger. How a connection was carried is not told apart.
-fn since(before: &Ledger, now: &Ledger) -> Ledger {
-    let grown = |of: fn(&Ledger) -> u64| of(now).saturating_sub(of(before));
-    let mut ledger = Ledger {
-        connections: grown(|ledger| ledger.connections),
-        finished: grown(|ledger| ledger.finished),
-        told_to_close: grown(|ledger| ledger.told_to_close),
-        reset: grown(|ledger| ledger.reset),
-        ..Ledger::default()
-    };
-    ledger.carried.second_chance = grown(|ledger| ledger.carried.total());
-    ledger
 }
 
 /// By how much the counters of packets that went nowhere grew, but for those that did not.

@@ -33,7 +33,7 @@ fn digits(place: &mut [u8], mut value: u64) {
 /// Year, month and day of a count of days since 1970, in the Gregorian calendar. Years begin in
 /// March here, so that the leap day is the last of its year, and months follow a line of 153 days
 /// per five.
-fn civil(days: u64) -> (u64, u64, u64) {
+pub fn civil(days: u64) -> (u64, u64, u64) {
     const DAYS_TO_1970: u64 = 719_468;
     let days = days + DAYS_TO_1970;
     let (era, of_era) = (days / 146_097, days % 146_097);

@@ -9,6 +9,8 @@ use std::net::IpAddr;
 use hitless_core::maglev::{Maglev, mix};
 use hitless_types::site::{HashBy, Method};
 
+use super::stats::fnv1a;
+
 /// A member as one pool has it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Choice {
@@ -172,10 +174,7 @@ fn load(of: &Choice, open: impl Fn(usize) -> u32, other: &Choice) -> u64 {
 
 /// The hash of a key.
 pub(super) fn key(bytes: &[u8]) -> u64 {
-    let hash = bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    });
-    mix(hash)
+    mix(fnv1a(bytes))
 }
 
 /// The hash of what a pool chooses by, of a request. `None`: the request lacks it.

@@ -362,14 +362,19 @@ fn read_tcp(
     Ok(pair)
 }
 
+/// A client's slot, virtual server and address.
+fn read_client(core: &mut Core, r: &mut Reader<'_>) -> Result<(u32, usize, IpAddr), Malformed> {
+    let (slot, key) = (read_slot(core, r)?, r.u64()?);
+    let server = core.tables.server_of(key, Protocol::Http);
+    Ok((slot, server, r.address()?.ip()))
+}
+
 fn read_greeting(
     core: &mut Core,
     r: &mut Reader<'_>,
     fds: &mut impl Iterator<Item = OwnedFd>,
 ) -> Result<Item, Malformed> {
-    let (slot, key) = (read_slot(core, r)?, r.u64()?);
-    let server = core.tables.server_of(key, Protocol::Http);
-    let address: IpAddr = r.address()?.ip();
+    let (slot, server, address) = read_client(core, r)?;
     let (since_us, replay) = (r.u64()?, r.bytes()?);
     let socket = fds.next().ok_or(Malformed)?;
     let shaking = match &core.tables.servers[server].tls {
@@ -391,9 +396,7 @@ fn read_http(
     r: &mut Reader<'_>,
     fds: &mut impl Iterator<Item = OwnedFd>,
 ) -> Result<Item, Malformed> {
-    let (slot, key) = (read_slot(core, r)?, r.u64()?);
-    let server = core.tables.server_of(key, Protocol::Http);
-    let address: IpAddr = r.address()?.ip();
+    let (slot, server, address) = read_client(core, r)?;
     let (read, written) = (r.u64()?, r.u64()?);
     let is_at_end = r.flag()?;
     let closing = read_closing(r)?;
@@ -426,9 +429,7 @@ fn read_front(
     r: &mut Reader<'_>,
     fds: &mut impl Iterator<Item = OwnedFd>,
 ) -> Result<Item, Malformed> {
-    let (slot, key) = (read_slot(core, r)?, r.u64()?);
-    let server = core.tables.server_of(key, Protocol::Http);
-    let address: IpAddr = r.address()?.ip();
+    let (slot, server, address) = read_client(core, r)?;
     let is_at_end = r.flag()?;
     let leaving = match r.u8()? {
         0 => Leaving::No,

@@ -65,13 +65,15 @@ pub(crate) fn member_key(pool: &str, address: SocketAddr) -> u64 {
 
 /// FNV-1a over parts with a separator; 64 bits hold some thousand names apart.
 fn hash(parts: &[&[u8]]) -> u64 {
-    let mut hash = 0xcbf2_9ce4_8422_2325u64;
-    for part in parts {
-        for &byte in part.iter().chain(&[0xff]) {
-            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
-        }
-    }
-    hash.max(1)
+    let bytes = parts.iter().flat_map(|part| part.iter().chain(&[0xff]));
+    fnv1a(bytes).max(1)
+}
+
+/// FNV-1a.
+pub(super) fn fnv1a<'a>(bytes: impl IntoIterator<Item = &'a u8>) -> u64 {
+    bytes.into_iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
 }
 
 /// Over all lanes.

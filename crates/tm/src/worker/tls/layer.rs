@@ -10,8 +10,8 @@ use rustix::net::{RecvFlags, SendFlags, Shutdown};
 use crate::wire::{Malformed, Reader, Writer};
 use crate::worker::http::READ_BYTES_MAX;
 
-/// The longest record that can be stuck: a header, data, and what TLS 1.2 lets it be longer.
-const STUCK_BYTES_MAX: usize = 5 + (1 << 14) + 2_048;
+/// The longest record, which can be stuck: a header, data, and what TLS 1.2 lets it be longer.
+pub(super) const RECORD_BYTES_MAX: usize = 5 + (1 << 14) + 2_048;
 /// Of the buffer for sealed output that a thread keeps: what one read becomes.
 const OUT_BYTES_KEPT: usize = 2 * READ_BYTES_MAX;
 
@@ -26,7 +26,7 @@ impl Default for Room {
     fn default() -> Self {
         Self {
             // Memory that is never touched is never there.
-            sealed: vec![0; STUCK_BYTES_MAX + READ_BYTES_MAX],
+            sealed: vec![0; RECORD_BYTES_MAX + READ_BYTES_MAX],
             out: Vec::new(),
         }
     }
@@ -161,7 +161,7 @@ impl Layer {
     /// Opens what is in the room. Returns how much of it is in `into`.
     fn open(&mut self, room: &mut Room, length: usize, into: &mut [u8]) -> Result<usize, Errno> {
         let (mut at, mut taken) = (0, 0);
-        let mut out = core::mem::take(&mut room.out);
+        let mut out = room.take_out();
         let result = loop {
             let step = self.records.step(&mut room.sealed[at..length], &mut out);
             let data = &room.sealed[at + step.data.start..at + step.data.end];
@@ -180,9 +180,15 @@ impl Layer {
         };
         self.records.keep_stuck(&room.sealed[at..length]);
         self.records.keep_unsent(&out);
-        out.clear();
-        room.out = out;
+        room.give_out(out);
         result
+    }
+
+    /// `close_notify` waits behind what is sealed: the last thing that is said.
+    pub(super) fn close(&mut self) {
+        let mut out = Vec::new();
+        self.records.close(&mut out);
+        self.records.keep_unsent(&out);
     }
 
     /// Sends what is sealed and waits. `Ok` also if the socket does not take it now.
@@ -308,9 +314,7 @@ pub(in crate::worker) fn has_unsent(tls: &Tls) -> bool {
 /// that is said.
 pub(in crate::worker) fn close(socket: &OwnedFd, tls: &mut Tls) {
     if let Some(layer) = tls {
-        let mut out = Vec::new();
-        layer.records.close(&mut out);
-        layer.records.keep_unsent(&out);
+        layer.close();
         let _ = layer.flush(socket);
     }
 }

@@ -381,16 +381,19 @@ impl Sealed {
                 Err(errno) => return Err(errno),
             }
         }
-        match &mut self.sides[to] {
-            Some(layer) if !layer.records.unsent().is_empty() => {
-                let before = layer.written;
-                let flushed = layer.flush(&sockets[to]);
-                self.written[to] += layer.written - before;
-                flushed?;
-                Ok(layer.records.unsent().is_empty())
-            }
-            _ => Ok(true),
-        }
+        self.flush_layer(sockets, to)
+    }
+
+    /// Sends what a side's layer has sealed. `false`: the socket takes nothing more.
+    fn flush_layer(&mut self, sockets: &[OwnedFd; 2], to: usize) -> Result<bool, Errno> {
+        let Some(layer) = &mut self.sides[to] else {
+            return Ok(true);
+        };
+        let before = layer.written;
+        let flushed = layer.flush(&sockets[to]);
+        self.written[to] += layer.written - before;
+        flushed?;
+        Ok(layer.records.unsent().is_empty())
     }
 
     /// Half a record that was read before this was a pair waits for its rest.
@@ -561,22 +564,16 @@ impl Sealed {
         sockets: &[OwnedFd; 2],
         to: usize,
     ) -> Result<bool, Errno> {
-        if let Some(layer) = &mut self.sides[to] {
-            if !layer.records.has_closed() {
-                if let Some(entry) = core.entry(self.slot) {
-                    kept::put_closing(entry, to, self.written[to]);
-                }
-                let mut out = Vec::new();
-                layer.records.close(&mut out);
-                layer.records.keep_unsent(&out);
+        if let Some(layer) = &mut self.sides[to]
+            && !layer.records.has_closed()
+        {
+            if let Some(entry) = core.entry(self.slot) {
+                kept::put_closing(entry, to, self.written[to]);
             }
-            let before = layer.written;
-            let flushed = layer.flush(&sockets[to]);
-            self.written[to] += layer.written - before;
-            flushed?;
-            if !layer.records.unsent().is_empty() {
-                return Ok(false);
-            }
+            layer.close();
+        }
+        if !self.flush_layer(sockets, to)? {
+            return Ok(false);
         }
         let _ = rustix::net::shutdown(&sockets[to], Shutdown::Write);
         Ok(true)

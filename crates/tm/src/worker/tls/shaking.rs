@@ -22,14 +22,12 @@ use rustls::{
 };
 use zeroize::Zeroizing;
 
-use super::layer::{Layer, send_bytes};
+use super::layer::{Layer, RECORD_BYTES_MAX, send_bytes};
 use crate::tls::MembersSide;
 use crate::tls::key_log::Secrets;
 
 /// Bytes of a whole handshake from one side: chains with long keys have some 10 KB.
 const HANDSHAKE_BYTES_MAX: u64 = 256 * 1024;
-/// Bytes of one record, with its header.
-const RECORD_BYTES_MAX: usize = 5 + (1 << 14) + 2_048;
 const HEADER_BYTES: usize = 5;
 
 enum End {
